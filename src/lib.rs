@@ -1,0 +1,1 @@
+//! sendoff: the HTTP task queue you run yourself.
