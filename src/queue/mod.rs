@@ -1,0 +1,3 @@
+//! The heart: the engine that owns all queue state, and the store beneath it.
+
+pub mod store;

@@ -1,0 +1,156 @@
+//! The record of a task: a small header that every transition rewrites, and a body that stays as it was accepted.
+
+use bytes::Bytes;
+
+use super::id::{IdTail, TaskId, TaskKey};
+use super::name::{LabelName, TaskName, TaskType};
+use super::outcome::{DeadReason, OutcomeClass};
+use super::priority::Priority;
+use super::retry::RetryOverrides;
+use super::status::Status;
+use super::time::{Span, WallMs};
+
+/// The number under which a name (of a queue, of a lane) is kept in the store and in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NameId(pub u32);
+
+/// Who holds the right to the attempt that is running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LeaseKind {
+    /// The worker pool of this process: gone when the process is.
+    Pool,
+}
+
+impl LeaseKind {
+    /// Its number in stores.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Pool => 1,
+        }
+    }
+
+    /// Reads the number back.
+    pub fn from_code(code: u8) -> Option<Self> {
+        (code == 1).then_some(Self::Pool)
+    }
+}
+
+/// The small part of a task that changes: all that is needed to decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The row key; its order is the order of acceptance.
+    pub key: TaskKey,
+    /// The random rest of the public id.
+    pub tail: IdTail,
+    /// The queue's name.
+    pub queue: NameId,
+    /// The lane's name: the target host, or the task type.
+    pub lane: NameId,
+    /// Where it stands.
+    pub status: Status,
+    /// How urgent.
+    pub priority: Priority,
+    /// Put ahead of its queue by `POST /tasks/{id}/run`, until it starts.
+    pub ahead: bool,
+    /// Whether `due` was given as a wall-clock moment (`run_at`) and so follows the wall clock.
+    pub due_on_wall: bool,
+    /// Which series of attempts this is, from 1; each redrive starts one.
+    pub series: u32,
+    /// Counted attempts of this series, a running one included.
+    pub attempts: u32,
+    /// Counted attempts over all series: the number of the last attempt record.
+    pub attempts_total: u32,
+    /// How many attempts were cut off by a crash or a shutdown.
+    pub interruptions: u32,
+    /// Grows with every transition; a lease carries the epoch it was given.
+    pub epoch: u32,
+    /// Who runs it, while it runs.
+    pub lease: Option<LeaseKind>,
+    /// When the lease passes; `None` for those bound to this process.
+    pub lease_until: Option<WallMs>,
+    /// From when on it may start (waiting), or might (ended, running).
+    pub due: WallMs,
+    /// When it expires if it has not ended and is not running.
+    pub expires_at: Option<WallMs>,
+    /// When the series is over unless an attempt has started (`stop_when: all` past `max_attempts`).
+    pub give_up_at: Option<WallMs>,
+    /// When the first attempt of this series started.
+    pub first_dispatched_at: Option<WallMs>,
+    /// When it was accepted.
+    pub submitted_at: WallMs,
+    /// When it last changed: the start of the running attempt, or the end.
+    pub changed_at: WallMs,
+    /// The class of the last attempt.
+    pub last_class: Option<OutcomeClass>,
+    /// The status of the last answer, if the last attempt had one.
+    pub last_http_status: Option<u16>,
+    /// Why it is dead, when it is.
+    pub dead_reason: Option<DeadReason>,
+    /// Bytes of its payload.
+    pub payload_bytes: u32,
+}
+
+impl Header {
+    /// The public id.
+    pub fn id(&self) -> TaskId {
+        TaskId { key: self.key, tail: self.tail }
+    }
+
+    /// Retries of this series: attempts after the first (Cloud Tasks' `X-CloudTasks-TaskRetryCount`).
+    pub fn retry_count(&self) -> u32 {
+        self.attempts.saturating_sub(1)
+    }
+}
+
+/// The large part of a task, put once at acceptance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Body {
+    /// What runs it.
+    pub task_type: TaskType,
+    /// The client's own id.
+    pub name: Option<TaskName>,
+    /// Labels, sorted by key.
+    pub labels: Vec<(LabelName, String)>,
+    /// Deadline of one attempt.
+    pub timeout: Option<Span>,
+    /// What it says about retrying.
+    pub retry: RetryOverrides,
+    /// The hash of the `Idempotency-Key` it came under, so that the key can tell the end after the task was removed.
+    pub idempotency: Option<u128>,
+    /// The payload: JSON text exactly as it was given.
+    pub payload: Bytes,
+}
+
+/// The record of one attempt that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its number over all series, from 1.
+    pub ordinal: u32,
+    /// Its series, from 1.
+    pub series: u32,
+    /// Its number in the series, from 1.
+    pub number: u32,
+    /// When it started.
+    pub started_at: WallMs,
+    /// How long it took.
+    pub took: Span,
+    /// What happened.
+    pub class: OutcomeClass,
+    /// The answer's status.
+    pub http_status: Option<u16>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// The first bytes of the answer's body.
+    pub response_head: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lease_kinds_read_back() {
+        assert_eq!(LeaseKind::from_code(LeaseKind::Pool.code()), Some(LeaseKind::Pool));
+        assert_eq!(LeaseKind::from_code(0), None);
+    }
+}

@@ -1,0 +1,123 @@
+//! Every bound of sendoff, named, with its unit: one table in one file.
+
+use super::time::Span;
+
+/// Characters of a queue, type, label or handler name.
+pub const NAME_LEN_MAX: usize = 128;
+/// Characters of a client's own `task_id`.
+pub const TASK_NAME_LEN_MAX: usize = 256;
+/// Characters of a label's value.
+pub const LABEL_VALUE_LEN_MAX: usize = 256;
+/// Labels of one task.
+pub const LABELS_MAX: usize = 32;
+/// Characters of an `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_LEN_MAX: usize = 256;
+
+/// Default bound on one task's payload, in bytes.
+pub const PAYLOAD_BYTES_DEFAULT: u64 = 1024 * 1024;
+/// What `limits.payload_bytes` may be set to, in bytes.
+pub const PAYLOAD_BYTES_MAX: u64 = 10 * 1024 * 1024;
+/// What a single-task request may add around its payload (retry, labels, …), in bytes.
+pub const TASK_ENVELOPE_BYTES_MAX: usize = 64 * 1024;
+/// Tasks in one batch.
+pub const BATCH_TASKS_MAX: usize = 10_000;
+/// Body of a batch request, in bytes.
+pub const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Body of any other request, in bytes.
+pub const SMALL_BODY_BYTES_MAX: usize = 64 * 1024;
+/// All request bodies being read at one time, in bytes.
+pub const BODIES_IN_FLIGHT_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Headers of one HTTP task.
+pub const TARGET_HEADERS_MAX: usize = 64;
+/// Headers of one HTTP task, names and values together, in bytes.
+pub const TARGET_HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Characters of a target URL.
+pub const TARGET_URL_LEN_MAX: usize = 8 * 1024;
+/// Faults reported for one request or configuration file.
+pub const FAULTS_REPORTED_MAX: usize = 100;
+
+/// Tasks on one page when the caller does not say.
+pub const PAGE_DEFAULT: u32 = 100;
+/// Tasks on one page at most.
+pub const PAGE_MAX: u32 = 1_000;
+/// Rows looked at for one page; a page may therefore be short.
+pub const PAGE_ROWS_SCANNED_MAX: u32 = 5_000;
+
+/// Longest long poll (`?wait=`).
+pub const WAIT_MAX: Span = Span::from_secs(60);
+/// Long polls held open at one time.
+pub const WAITERS_MAX: usize = 10_000;
+/// How far ahead `run_at`, `delay` and `expires_at` may lie (five years).
+pub const RUN_AHEAD_MAX: Span = Span::from_secs(5 * 366 * 86_400);
+/// How long an `Idempotency-Key` is remembered, from acceptance.
+pub const IDEMPOTENCY_WINDOW: Span = Span::from_secs(24 * 3_600);
+
+/// Deadline of one attempt when the task does not say.
+pub const TIMEOUT_DEFAULT: Span = Span::from_secs(30);
+/// Longest deadline of one attempt.
+pub const TIMEOUT_MAX: Span = Span::from_secs(24 * 3_600);
+/// Shortest deadline of one attempt.
+pub const TIMEOUT_MIN: Span = Span::from_millis(1);
+/// Bytes kept of a response body.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of a response body read and dropped so that its connection can be used again.
+pub const RESPONSE_DRAIN_BYTES_MAX: usize = 64 * 1024;
+/// Characters kept of an attempt's error message.
+pub const ERROR_LEN_MAX: usize = 1_024;
+
+/// What `max_attempts` may be.
+pub const ATTEMPTS_MAX: u32 = 1_000_000;
+/// What `max_doublings` may be.
+pub const DOUBLINGS_MAX: u32 = 64;
+/// What `min_backoff`, `max_backoff` and `priority_aging` may be.
+pub const BACKOFF_MAX: Span = Span::from_secs(366 * 86_400);
+/// Attempts kept of a series at its beginning.
+pub const ATTEMPTS_KEPT_FIRST: u32 = 20;
+/// Attempts kept at its end.
+pub const ATTEMPTS_KEPT_LAST: u32 = 20;
+
+/// What `max_dispatches_per_second` may be at least (one a day and a bit); lower, and pause is what is meant.
+pub const RATE_PER_SECOND_MIN: f64 = 0.000_01;
+/// What `max_dispatches_per_second` may be at most.
+pub const RATE_PER_SECOND_MAX: f64 = 1_000_000.0;
+/// What `max_burst_size` may be.
+pub const BURST_MAX: u32 = 1_000_000;
+/// What `max_concurrent_dispatches`, `workers.max_concurrent` and a host's `max_concurrent` may be.
+pub const CONCURRENT_MAX: u32 = 100_000;
+/// What a queue's `weight` may be.
+pub const WEIGHT_MAX: u32 = 1_000;
+
+/// Commands waiting for the engine; more are answered "busy".
+pub const COMMANDS_QUEUED_MAX: usize = 8_192;
+/// Bytes of commands waiting for the engine.
+pub const COMMANDS_QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Commands taken into one commit.
+pub const COMMIT_COMMANDS_MAX: usize = 4_096;
+/// Bytes of one commit, roughly.
+pub const COMMIT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Attempts started in one commit.
+pub const COMMIT_STARTS_MAX: usize = 1_024;
+/// Tasks in one step of bulk work (purge, bulk redrive, retention).
+pub const CHUNK_TASKS_MAX: u32 = 1_000;
+/// Bytes of payloads accepted moments ago that are kept in memory, so that the fast path reads no disk.
+pub const RECENT_PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest sleep without another look at the clock.
+pub const LOOK_AGAIN: Span = Span::from_secs(1);
+/// A difference between the clocks larger than this is a jump: logged, counted, and expiry and retention wait.
+pub const WALL_JUMP: Span = Span::from_secs(300);
+/// How long the clocks must agree after a jump before expiry and retention go on.
+pub const WALL_AGREEMENT: Span = Span::from_secs(60);
+
+/// The deleted-when-full file in `data_dir`, in bytes.
+pub const BALLAST_BYTES: u64 = 64 * 1024 * 1024;
+/// `storage.reserve` at most by default, in bytes.
+pub const RESERVE_BYTES_DEFAULT_MAX: u64 = 256 * 1024 * 1024;
+/// `storage.reserve` at least, in bytes: two full commits.
+pub const RESERVE_BYTES_MIN: u64 = 2 * COMMIT_BYTES_MAX as u64;
+
+const _: () = assert!(COMMIT_COMMANDS_MAX <= COMMANDS_QUEUED_MAX);
+const _: () = assert!(BATCH_BYTES_MAX <= COMMIT_BYTES_MAX);
+const _: () = assert!(PAYLOAD_BYTES_DEFAULT <= PAYLOAD_BYTES_MAX);
+const _: () = assert!(PAGE_MAX <= PAGE_ROWS_SCANNED_MAX);
+const _: () = assert!(RESPONSE_HEAD_BYTES_MAX <= RESPONSE_DRAIN_BYTES_MAX);
+const _: () = assert!(BALLAST_BYTES <= RESERVE_BYTES_MIN);
