@@ -3,6 +3,7 @@
 //! Everything that comes from outside is parsed into these types at the door ([`crate::api`], [`crate::config`]);
 //! inside, nothing is in doubt.
 
+pub mod fault;
 pub mod header;
 pub mod id;
 pub mod limits;
@@ -14,6 +15,7 @@ pub mod spec;
 pub mod status;
 pub mod time;
 
+pub use fault::Fault;
 pub use header::{Attempt, Body, Header, LeaseKind};
 pub use id::{IdTail, KeyCounter, TaskId, TaskKey, TaskRef};
 pub use name::{LaneName, NameError, QueueName, TaskName, TaskType};
