@@ -8,10 +8,12 @@ pub mod change;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use crate::task::id::TaskRef;
 use crate::task::name::LabelName;
 use crate::task::outcome::DeadReason;
-use crate::task::{Attempt, Body, Header, IdTail, LaneName, QueueName, Status, TaskKey, TaskType, WallMs};
+use crate::task::{Attempt, Body, Header, IdTail, LaneName, QueueName, Status, TaskKey, TaskName, TaskType, WallMs};
 
 pub use change::{Change, NameKind, UniqueId, UniqueKind, UniqueRecord};
 
@@ -242,4 +244,44 @@ pub struct IdRange {
     pub tail: IdTail,
     /// For how long the range is remembered.
     pub until: Option<WallMs>,
+}
+
+/// The hash under which a client's own `task_id` is kept: unique in the whole server.
+pub fn task_name_hash(name: &TaskName) -> u128 {
+    hash128(&[b"task_id", name.as_str().as_bytes()])
+}
+
+/// The hash under which an `Idempotency-Key` is kept: scope is caller, method and path (without `/v1`).
+pub fn idempotency_hash(caller: &str, method: &str, path: &str, key: &str) -> u128 {
+    hash128(&[b"idempotency", caller.as_bytes(), method.as_bytes(), path.as_bytes(), key.as_bytes()])
+}
+
+/// A digest of what was sent, to tell a repeat from a conflict.
+pub fn digest(content: &[u8]) -> u128 {
+    hash128(&[b"content", content])
+}
+
+/// The first 128 bits of SHA-256 over the parts, each preceded by its length: no two lists of parts read the same.
+fn hash128(parts: &[&[u8]]) -> u128 {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let full = hash.finalize();
+    full.iter().take(16).fold(0, |bits, byte| (bits << 8) | u128::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_tell_kinds_and_parts_apart() {
+        let name = TaskName::parse("a").unwrap();
+        assert_ne!(task_name_hash(&name), digest(b"a"));
+        assert_ne!(idempotency_hash("ab", "c", "d", "e"), idempotency_hash("a", "bc", "d", "e"));
+        assert_eq!(digest(b"x"), digest(b"x"));
+        assert_ne!(digest(b"x"), digest(b"y"));
+    }
 }
