@@ -12,8 +12,8 @@ pub use engine::{
 };
 pub use server::{CertificateReady, ConnectionFailed, ForcedStop, Ready, RequestServed, ShutdownStep};
 pub use task::{
-    AttemptFinished, AttemptStarted, DeadLettered, Redriven, Removal, Removed, RetryScheduled, StaleSettle,
-    TaskAccepted, TaskEnded,
+    AttemptFinished, AttemptStarted, DeadLettered, IndexMismatch, PutAhead, Redriven, Released, Removal, Removed,
+    RetryScheduled, StaleSettle, TaskAccepted, TaskEnded,
 };
 
 /// A fact: what its log line is, and what it counts.
@@ -65,6 +65,9 @@ events!(
     Redriven,
     Removed,
     StaleSettle,
+    PutAhead,
+    Released,
+    IndexMismatch,
     QueuePaused,
     QueueResumed,
     WallJump,

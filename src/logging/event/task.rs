@@ -7,7 +7,7 @@ use tracing::{debug, info, warn};
 use super::{Fact, ms};
 use crate::logging::metrics::{ClassLabels, Metrics, OutcomeLabels, RemovalLabels};
 use crate::task::outcome::DeadReason;
-use crate::task::{OutcomeClass, QueueName, Span, Status, TaskId, TaskType};
+use crate::task::{OutcomeClass, QueueName, Span, Status, TaskId, TaskKey, TaskType};
 
 /// A task is on disk and its caller is told so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,6 +304,55 @@ impl Fact for StaleSettle {
     fn count(&self, metrics: &Metrics) {
         metrics.stale_settles.inc();
     }
+}
+
+/// Somebody put a waiting task ahead of its queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutAhead {
+    /// Its public id.
+    pub id: TaskId,
+    /// Its queue.
+    pub queue: QueueName,
+}
+
+impl Fact for PutAhead {
+    fn log(&self) {
+        info!(event = "put_ahead", task_id = %self.id, queue = self.queue.as_str(), "task put ahead of its queue");
+    }
+
+    fn count(&self, _: &Metrics) {}
+}
+
+/// An attempt was aborted before its request was handed over: the task went back to its place, uncounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Released {
+    /// Its public id.
+    pub id: TaskId,
+    /// Its queue.
+    pub queue: QueueName,
+}
+
+impl Fact for Released {
+    fn log(&self) {
+        info!(event = "released", task_id = %self.id, queue = self.queue.as_str(), "attempt released before it was sent");
+    }
+
+    fn count(&self, _: &Metrics) {}
+}
+
+/// The index named a task whose record says otherwise: a fault of ours, and harmless, because the record wins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexMismatch {
+    /// The row key.
+    pub key: TaskKey,
+}
+
+impl Fact for IndexMismatch {
+    fn log(&self) {
+        warn!(event = "index_mismatch", key = self.key.to_i64(), "the index named a task that does not wait");
+    }
+
+    fn count(&self, _: &Metrics) {}
 }
 
 fn finished(metrics: &Metrics, queue: &QueueName, status: Status) {
