@@ -1,0 +1,9 @@
+//! The one binary of tests that look at sendoff from outside.
+//!
+//! Every module below carries `#[cfg(test)]`: it changes nothing here, and tells the lints that
+//! its free functions are test code too.
+
+#[cfg(test)]
+mod source;
+#[cfg(test)]
+mod tidy;
