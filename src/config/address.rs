@@ -58,7 +58,8 @@ pub(super) fn host_key(text: &str) -> Result<LaneName, String> {
 
 /// `server.public_url`.
 pub(super) fn public_url(scalar: &Scalar) -> Result<String, String> {
-    let expected = || "an http or https URL without user, query or fragment, such as https://tasks.example.com".to_owned();
+    let expected =
+        || "an http or https URL without user, query or fragment, such as https://tasks.example.com".to_owned();
     let url = web_url(&scalar.text).ok_or_else(expected)?;
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
@@ -68,7 +69,8 @@ fn web_url(text: &str) -> Option<Url> {
     let bare = text.len() <= TARGET_URL_LEN_MAX && !text.contains(|c: char| c.is_control() || c.is_whitespace());
     let url = Url::parse(text).ok().filter(|_| bare)?;
     let web = matches!(url.scheme(), "http" | "https") && url.has_host() && text.contains("://");
-    let extra = !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some();
+    let extra =
+        !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some();
     (web && !extra).then_some(url)
 }
 
@@ -107,7 +109,17 @@ mod tests {
         ] {
             assert_eq!(host_key(text), Ok(LaneName::new(lane)), "{text}");
         }
-        for text in ["api.example.com", "api.example.com:443", "ftp://a:1", "https://a:443/", "https://a/b", "https://u@a", "https://a?x", "https:a", ""] {
+        for text in [
+            "api.example.com",
+            "api.example.com:443",
+            "ftp://a:1",
+            "https://a:443/",
+            "https://a/b",
+            "https://u@a",
+            "https://a?x",
+            "https:a",
+            "",
+        ] {
             assert!(host_key(text).is_err(), "{text:?}");
         }
     }
@@ -117,7 +129,9 @@ mod tests {
         let read = |text: &str| public_url(&Scalar { text: text.to_owned(), plain: true });
         assert_eq!(read("https://Tasks.example.com/"), Ok("https://tasks.example.com".to_owned()));
         assert_eq!(read("https://example.com/tasks"), Ok("https://example.com/tasks".to_owned()));
-        for text in ["", "example.com", "https://u:p@example.com", "https://example.com?x=1", "file:///x", "https://a b"] {
+        for text in
+            ["", "example.com", "https://u:p@example.com", "https://example.com?x=1", "file:///x", "https://a b"]
+        {
             assert!(read(text).is_err(), "{text:?}");
         }
         assert!(read(&format!("https://a/{}", "x".repeat(TARGET_URL_LEN_MAX))).is_err());

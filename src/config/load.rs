@@ -157,8 +157,7 @@ fn read_text(path: &Path) -> Result<String, ReadError> {
     if bytes.len() > CONFIG_BYTES_MAX {
         return Err(ReadError::TooLarge);
     }
-    String::from_utf8(bytes)
-        .map_err(|source| ReadError::NotUtf8 { at: source.utf8_error().valid_up_to(), source })
+    String::from_utf8(bytes).map_err(|source| ReadError::NotUtf8 { at: source.utf8_error().valid_up_to(), source })
 }
 
 fn collect_origins(node: &Node, path: &str, into: &mut BTreeMap<String, Origin>) {

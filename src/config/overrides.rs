@@ -93,7 +93,9 @@ fn unknown(segments: &[&str]) -> String {
         shape::fixed_paths().iter().map(|path| variable_name(&path.split('.').collect::<Vec<_>>())).collect();
     match shape::nearest(&variable_name(segments), names.iter().map(String::as_str)) {
         Some(near) => format!("unknown variable; did you mean {near}?"),
-        None => "unknown variable; variables with SENDOFF_ name a key, such as SENDOFF_SERVER__LISTEN; unset it".to_owned(),
+        None => {
+            "unknown variable; variables with SENDOFF_ name a key, such as SENDOFF_SERVER__LISTEN; unset it".to_owned()
+        }
     }
 }
 

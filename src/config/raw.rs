@@ -263,7 +263,8 @@ mod tests {
             Kind::List(items) => format!("[{}]", items.iter().map(outline).collect::<Vec<_>>().join(" ")),
             Kind::Map(map) => {
                 let line = |entry: &Entry| entry.origin.to_string();
-                let each = |(key, entry): (&String, &Entry)| format!("{key}({})={}", line(entry), outline(&entry.value));
+                let each =
+                    |(key, entry): (&String, &Entry)| format!("{key}({})={}", line(entry), outline(&entry.value));
                 format!("{{{}}}", map.iter().map(each).collect::<Vec<_>>().join(" "))
             }
         }
@@ -297,10 +298,19 @@ mod tests {
                 "f:2: b: tags (`!name`) are not read; quote a value that is meant as text",
             ]
         );
-        assert_eq!(faults("a: &x 1\nb: *x\n").last().unwrap(), "f:2: b: aliases (`*name`) are not read; write the value out");
-        assert_eq!(faults("a: 1\n---\nb: 1\n"), ["f:2: a second document begins here (`---`); everything belongs in one"]);
+        assert_eq!(
+            faults("a: &x 1\nb: *x\n").last().unwrap(),
+            "f:2: b: aliases (`*name`) are not read; write the value out"
+        );
+        assert_eq!(
+            faults("a: 1\n---\nb: 1\n"),
+            ["f:2: a second document begins here (`---`); everything belongs in one"]
+        );
         assert_eq!(faults("? [a]\n: 1\n"), ["f:1: a key must be a word, not a list or a map"]);
-        assert_eq!(faults("a: 1\nb: \0x\n"), ["f:2: character '\\0' may not stand in YAML; is this a text file in UTF-8?"]);
+        assert_eq!(
+            faults("a: 1\nb: \0x\n"),
+            ["f:2: character '\\0' may not stand in YAML; is this a text file in UTF-8?"]
+        );
         assert!(faults("a: [1,\nb: 2\n").first().unwrap().starts_with("f:2: no valid YAML at column 1: "));
     }
 
@@ -314,7 +324,9 @@ mod tests {
     #[test]
     fn a_megabyte_of_malice_ends() {
         let n = 1 << 20;
-        for text in ["[", "{", "- ", "? ", "&a ", "[\n", "a: ", "\"", "'", "!", "%a\n", "--- ", "*a ", "[{", "a,", "{---"] {
+        for text in
+            ["[", "{", "- ", "? ", "&a ", "[\n", "a: ", "\"", "'", "!", "%a\n", "--- ", "*a ", "[{", "a,", "{---"]
+        {
             let _result = read(&text.repeat(n / text.len()));
         }
         let keys: String = (0..n / 8).map(|i| format!("{i}: v\n")).collect();

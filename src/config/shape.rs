@@ -196,8 +196,14 @@ mod tests {
     fn unknown_keys_name_the_nearest_known_one() {
         assert_eq!(faults("server: {lisen: x}\n"), ["f:1: server.lisen: unknown key; did you mean `listen`?"]);
         assert_eq!(faults("data-dir: x\n"), ["f:1: data-dir: unknown key; did you mean `data_dir`?"]);
-        assert_eq!(faults("queues: {mail: {wieght: 2}}\n"), ["f:1: queues.mail.wieght: unknown key; did you mean `weight`?"]);
-        assert_eq!(faults("plain_http: true\n"), ["f:1: plain_http: unknown key here; did you mean `server.plain_http`?"]);
+        assert_eq!(
+            faults("queues: {mail: {wieght: 2}}\n"),
+            ["f:1: queues.mail.wieght: unknown key; did you mean `weight`?"]
+        );
+        assert_eq!(
+            faults("plain_http: true\n"),
+            ["f:1: plain_http: unknown key here; did you mean `server.plain_http`?"]
+        );
         assert_eq!(
             faults("storage: {zzz: 1}\n"),
             ["f:1: storage.zzz: unknown key; expected a map with the keys reserve"]
@@ -216,10 +222,7 @@ mod tests {
         assert_eq!(faults("data_dir: [a]\n"), ["f:1: data_dir: got a list, expected one value"]);
         assert_eq!(faults("egress: {allow: a}\n"), ["f:1: egress.allow: got `a`, expected a list such as [a, b]"]);
         assert_eq!(faults("egress: {allow: [[a]]}\n"), ["f:1: egress.allow[0]: got a list, expected one value"]);
-        assert_eq!(
-            faults("workers: 5\n"),
-            ["f:1: workers: got `5`, expected a map with the keys max_concurrent"]
-        );
+        assert_eq!(faults("workers: 5\n"), ["f:1: workers: got `5`, expected a map with the keys max_concurrent"]);
         assert_eq!(
             faults("queues: null\n"),
             ["f:1: queues: got `null`, expected a map of names ({} when there are none)"]

@@ -114,10 +114,7 @@ fn bound(bound: Bound) -> Item {
 fn hosts(hosts: &HostsConfig) -> Item {
     let overrides = hosts.overrides.iter();
     let overrides = overrides.map(|(lane, host)| (lane.to_string(), max_concurrent(host.max_concurrent))).collect();
-    map([
-        field("defaults", max_concurrent(hosts.defaults.max_concurrent)),
-        field("overrides", Item::Map(overrides)),
-    ])
+    map([field("defaults", max_concurrent(hosts.defaults.max_concurrent)), field("overrides", Item::Map(overrides))])
 }
 
 fn egress(egress: &EgressConfig) -> Item {

@@ -35,7 +35,9 @@ pub(super) fn config(root: &Node, faults: &mut ConfigFaults) -> Config {
         certs_dir: root.get("certs_dir", default.certs_dir, path, faults),
         queues: queues(&root.at("queues"), &queue_defaults, faults),
         queue_defaults,
-        workers: WorkersConfig { max_concurrent: concurrent(&root.at("workers"), default.workers.max_concurrent, faults) },
+        workers: WorkersConfig {
+            max_concurrent: concurrent(&root.at("workers"), default.workers.max_concurrent, faults),
+        },
         hosts: hosts(&root.at("hosts"), default.hosts, faults),
         egress: egress(&root.at("egress"), loopback, default.egress.http, faults),
         payload_bytes_max: root.at("limits").get("payload_bytes", default.payload_bytes_max, payload_bytes, faults),
@@ -50,7 +52,12 @@ fn server(at: &Section<'_>, default: ServerConfig, faults: &mut ConfigFaults) ->
     let server = ServerConfig {
         listen: at.get("listen", default.listen, socket, faults),
         public_url: at.get("public_url", default.public_url, nullable(address::public_url), faults),
-        shutdown_grace: at.get("shutdown_grace", default.shutdown_grace, span(ZERO, limits::SHUTDOWN_GRACE_MAX), faults),
+        shutdown_grace: at.get(
+            "shutdown_grace",
+            default.shutdown_grace,
+            span(ZERO, limits::SHUTDOWN_GRACE_MAX),
+            faults,
+        ),
         plain_http: at.get("plain_http", default.plain_http, truth, faults),
         tls: tls(&at.at("tls"), default.tls, faults),
     };
@@ -80,7 +87,8 @@ fn tls(at: &Section<'_>, default: TlsConfig, faults: &mut ConfigFaults) -> TlsCo
         (Some(_), Some(_)) | (None, None) => return tls,
     };
     if faults.count() == noted {
-        let detail = format!("{given} needs {missing} beside it; give both, or neither for a certificate of the own CA");
+        let detail =
+            format!("{given} needs {missing} beside it; give both, or neither for a certificate of the own CA");
         faults.push(at.origin_of(given), child(&at.path, given), detail);
     }
     tls

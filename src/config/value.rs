@@ -76,7 +76,9 @@ pub(super) fn bytes(min: u64, max: u64) -> impl Fn(&Scalar) -> Result<u64, Strin
 }
 
 /// `null`, or what `read` reads.
-pub(super) fn nullable<T>(read: impl Fn(&Scalar) -> Result<T, String>) -> impl Fn(&Scalar) -> Result<Option<T>, String> {
+pub(super) fn nullable<T>(
+    read: impl Fn(&Scalar) -> Result<T, String>,
+) -> impl Fn(&Scalar) -> Result<Option<T>, String> {
     move |scalar| {
         if scalar.is_null() {
             return Ok(None);
@@ -88,7 +90,8 @@ pub(super) fn nullable<T>(read: impl Fn(&Scalar) -> Result<T, String>) -> impl F
 /// The path of a file or directory; relative ones are relative to the current directory.
 pub(super) fn path(scalar: &Scalar) -> Result<PathBuf, String> {
     let text = &scalar.text;
-    let usable = !scalar.is_null() && !text.is_empty() && text.len() <= PATH_LEN_MAX && !text.contains(char::is_control);
+    let usable =
+        !scalar.is_null() && !text.is_empty() && text.len() <= PATH_LEN_MAX && !text.contains(char::is_control);
     usable.then(|| PathBuf::from(text)).ok_or_else(|| format!("a path of 1 to {PATH_LEN_MAX} bytes"))
 }
 
@@ -98,7 +101,9 @@ pub(super) fn socket(scalar: &Scalar) -> Result<SocketAddr, String> {
         return Err(format!("an address, not a name; write 127.0.0.1:{port}"));
     }
     if let Some(port) = scalar.text.strip_prefix(':') {
-        return Err(format!("an address before the port; write 127.0.0.1:{port}, or 0.0.0.0:{port} for every interface"));
+        return Err(format!(
+            "an address before the port; write 127.0.0.1:{port}, or 0.0.0.0:{port} for every interface"
+        ));
     }
     scalar.text.parse().map_err(|_: std::net::AddrParseError| {
         "an address with a port, such as 127.0.0.1:8443 or [::1]:8443".to_owned()
@@ -193,7 +198,9 @@ mod tests {
             Err("a duration such as 1h30m, 250ms or a number of seconds, from 1ms to 1m".to_owned())
         );
         assert!(read(&plain("0")).is_err());
-        for (text, size) in [("0", 0), ("65536", 65_536), ("1KiB", 1_024), ("500KB", 500_000), ("2kB", 2_000), ("7B", 7)] {
+        for (text, size) in
+            [("0", 0), ("65536", 65_536), ("1KiB", 1_024), ("500KB", 500_000), ("2kB", 2_000), ("7B", 7)]
+        {
             assert_eq!(parse_bytes(text), Some(size), "{text}");
         }
         for text in ["", "MiB", "1.5MiB", "1 MiB", "1mib", "-1", "99999999TiB", "1é"] {
