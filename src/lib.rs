@@ -1,6 +1,9 @@
 //! sendoff: the HTTP task queue you run yourself.
 
+pub mod api;
 pub mod clock;
 pub mod config;
+pub mod logging;
 pub mod queue;
+pub mod security;
 pub mod task;
