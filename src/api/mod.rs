@@ -1,1 +1,4 @@
-//! x
+//! The HTTP interface.
+
+mod connection;
+pub mod server;
