@@ -3,4 +3,6 @@
 pub mod clock;
 pub mod config;
 pub mod queue;
+pub mod security;
 pub mod task;
+pub mod worker;
