@@ -62,6 +62,18 @@ pub const TIMEOUT_MIN: Span = Span::from_millis(1);
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a response body read and dropped so that its connection can be used again.
 pub const RESPONSE_DRAIN_BYTES_MAX: usize = 64 * 1024;
+/// Characters of a target's HTTP method.
+pub const TARGET_METHOD_LEN_MAX: usize = 32;
+/// Lookups of host names at one time: fewer than the threads that may block, which others need too.
+pub const DNS_LOOKUPS_MAX: usize = 128;
+/// Idle connections kept for one host.
+pub const CONNECTIONS_IDLE_PER_HOST_MAX: usize = 256;
+/// How long an idle connection is kept; shorter than most targets keep theirs, so that few are found closed.
+pub const CONNECTION_IDLE_MAX: Span = Span::from_secs(30);
+/// How often a busy HTTP/2 connection is asked whether it still lives.
+pub const HTTP2_PING_INTERVAL: Span = Span::from_secs(20);
+/// How long it may take to answer.
+pub const HTTP2_PING_ANSWER_MAX: Span = Span::from_secs(10);
 /// Characters kept of an attempt's error message.
 pub const ERROR_LEN_MAX: usize = 1_024;
 
