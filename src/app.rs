@@ -41,7 +41,9 @@ const CUT_GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address cannot be listened on.
-    #[error("failed to listen on {address}: {source}; is another server running there? `--listen` takes another address")]
+    #[error(
+        "failed to listen on {address}: {source}; is another server running there? `--listen` takes another address"
+    )]
     Listen {
         /// Which address.
         address: SocketAddr,
@@ -151,9 +153,8 @@ impl App {
         let handlers = Arc::new(handlers(OutgoingClients::new(&config.egress, own)?));
 
         let engine_chance = Chance::from_seed(chance.draw());
-        let (machine, events) = Machine::open(Arc::clone(&store), &config, &clock, engine_chance)
-            .await
-            .map_err(StartError::Recover)?;
+        let (machine, events) =
+            Machine::open(Arc::clone(&store), &config, &clock, engine_chance).await.map_err(StartError::Recover)?;
         events.iter().for_each(|event| event.emit(&telemetry));
         let (engine, ports) = Engine::new(machine, Arc::clone(&store), clock.clone(), telemetry.clone());
         let pool = Pool::start(Arc::clone(&handlers), clock.clone(), ports.leases, ports.settles);
@@ -166,9 +167,7 @@ impl App {
             clock: clock.clone(),
             chance,
             check_payload: Arc::new(move |task_type, payload| check(&handlers, task_type, payload)),
-            authenticate: Arc::new(move |presented| {
-                key.verify(presented).then(|| Caller { id: Arc::from(key.id()) })
-            }),
+            authenticate: Arc::new(move |presented| key.verify(presented).then(|| Caller { id: Arc::from(key.id()) })),
             metrics: metrics_text(&telemetry),
             ready: {
                 let ready = Arc::clone(&ready);
@@ -178,17 +177,23 @@ impl App {
             payload_bytes_max: config.payload_bytes_max,
         };
         let api = Api::new(wiring);
-        let around =
-            Surroundings { limits: Limits::default(), clock: clock.clone(), telemetry: telemetry.clone() };
+        let around = Surroundings { limits: Limits::default(), clock: clock.clone(), telemetry: telemetry.clone() };
         let metrics_server = metrics_listener
-            .map(|listener| Server::start(listener, None, crate::api::router::metrics_only(api.clone()), around.clone()))
+            .map(|listener| {
+                Server::start(listener, None, crate::api::router::metrics_only(api.clone()), around.clone())
+            })
             .transpose()
             .map_err(StartError::Serve)?;
-        let server = Server::start(listener, tls.as_ref().map(|tls| Arc::clone(&tls.rustls)), crate::api::router::router(api), around)
-            .map_err(StartError::Serve)?;
+        let server = Server::start(
+            listener,
+            tls.as_ref().map(|tls| Arc::clone(&tls.rustls)),
+            crate::api::router::router(api),
+            around,
+        )
+        .map_err(StartError::Serve)?;
         ready.store(true, Ordering::Release);
         let took = clock.now().mono.saturating_sub(began);
-        Ready { address, took }.emit(&telemetry);
+        Ready { address, tls: tls.is_some(), took }.emit(&telemetry);
         let facts = Facts {
             address,
             metrics_address,
@@ -215,7 +220,8 @@ impl App {
     }
 
     /// Waits until `stop_asked` ends, then stops in order; or until the engine stops by itself, which is an error.
-    pub async fn run_until(mut self, stop_asked: impl Future<Output = ()>) -> Result<(), Fatal> {
+    /// What `stop_asked` gives is the signal that asked.
+    pub async fn run_until(mut self, stop_asked: impl Future<Output = &'static str>) -> Result<(), Fatal> {
         tokio::select! {
             ended = &mut self.engine => {
                 self.ready.store(false, Ordering::Release);
@@ -225,25 +231,25 @@ impl App {
                 }
                 result
             }
-            () = stop_asked => self.stop().await,
+            signal = stop_asked => self.stop(signal).await,
         }
     }
 
     /// Stops in order; see the module.
-    pub async fn stop(self) -> Result<(), Fatal> {
+    pub async fn stop(self, signal: &'static str) -> Result<(), Fatal> {
         let Self { clock, telemetry, store, server, mut in_flight, phase, .. } = self;
         let began = clock.now().mono;
         let grace = self.config.server.shutdown_grace;
         self.ready.store(false, Ordering::Release);
-        ShutdownStep::Begun { in_flight: *in_flight.borrow(), grace }.emit(&telemetry);
+        ShutdownStep::Begun { signal, running: *in_flight.borrow() as u64, grace }.emit(&telemetry);
         phase.send_replace(Phase::Drain);
         let drained = idle_within(&mut in_flight, &clock, grace.to_duration()).await;
         phase.send_replace(Phase::Cut);
-        let left = if drained { 0 } else { *in_flight.borrow() };
+        let aborted = if drained { 0 } else { *in_flight.borrow() as u64 };
         if !idle_within(&mut in_flight, &clock, CUT_GRACE).await {
             tracing::warn!("attempts did not end when they were aborted; the next start closes them as interrupted");
         }
-        ShutdownStep::Drained { cut: left, took: clock.now().mono.saturating_sub(began) }.emit(&telemetry);
+        ShutdownStep::Drained { aborted }.emit(&telemetry);
         phase.send_replace(Phase::Hush);
         if let Err(error) = server.stop(CUT_GRACE).await {
             tracing::warn!(%error, "the listener had failed before it was closed");
@@ -300,7 +306,7 @@ fn metrics_text(telemetry: &Telemetry) -> crate::api::state::MetricsText {
             telemetry.set_queue(&QueueFigures {
                 queue: &view.name,
                 tasks: view.tasks,
-                oldest_ready_age: view.oldest_ready.map(|since| now.since(since)),
+                oldest_ready: view.oldest_ready.map(|since| now.since(since)),
             });
         }
         telemetry.encode()
@@ -316,7 +322,6 @@ fn on_access(telemetry: &Telemetry) -> crate::api::state::OnAccess {
             status: access.status.as_u16(),
             took: access.took,
             request_id: &access.request_id,
-            cause: access.cause.as_deref(),
         }
         .emit(&telemetry);
     })

@@ -9,7 +9,8 @@ use super::{ConfigCommand, complain, say};
 pub(super) fn run(command: ConfigCommand, loaded: &Loaded) -> ExitCode {
     match command {
         ConfigCommand::Check => {
-            let source = loaded.file.as_ref().map_or_else(|| "the defaults".to_owned(), |file| file.display().to_string());
+            let source =
+                loaded.file.as_ref().map_or_else(|| "the defaults".to_owned(), |file| file.display().to_string());
             complain(&format!("{source}: no faults"));
         }
         ConfigCommand::Show => say(crate::config::show(loaded).trim_end()),

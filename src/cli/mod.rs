@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{FileSource, Flags, Loaded, Sources};
+use crate::config::{Flags, Loaded, Sources};
 
 /// The HTTP task queue you run yourself.
 #[derive(Debug, Parser)]
@@ -28,10 +28,10 @@ struct Options {
     config: Option<PathBuf>,
     /// Where the store and the admin key live, instead of `data_dir`.
     #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    data_dir: Option<String>,
     /// Where the local CA and certificate live, instead of `certs_dir`.
     #[arg(long, global = true, value_name = "DIR")]
-    certs_dir: Option<PathBuf>,
+    certs_dir: Option<String>,
     /// The address to listen on, instead of `server.listen`; port 0 takes a free one.
     #[arg(long, global = true, value_name = "ADDR:PORT")]
     listen: Option<String>,
@@ -73,15 +73,8 @@ pub fn main() -> ExitCode {
 
 /// Loads the configuration, or says what is wrong with it: exit code 78 (`EX_CONFIG`).
 fn with_config(options: &Options, run: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
-    let sources = Sources {
-        file: options.config.clone().map_or_else(|| FileSource::Default("config.yaml".into()), FileSource::Given),
-        env: crate::config::environment(),
-        flags: Flags {
-            data_dir: options.data_dir.clone(),
-            certs_dir: options.certs_dir.clone(),
-            listen: options.listen.clone(),
-        },
-    };
+    let Options { config, data_dir, certs_dir, listen } = options.clone();
+    let sources = Sources::new(environment(), Flags { config, data_dir, certs_dir, listen });
     match crate::config::load(&sources) {
         Ok(loaded) => run(loaded),
         Err(faults) => {
@@ -89,6 +82,22 @@ fn with_config(options: &Options, run: impl FnOnce(Loaded) -> ExitCode) -> ExitC
             ExitCode::from(78)
         }
     }
+}
+
+#[cfg(not(feature = "sabotage"))]
+fn environment() -> Vec<(String, String)> {
+    crate::config::environment()
+}
+
+/// The environment, less the sin that it chooses.
+#[cfg(feature = "sabotage")]
+fn environment() -> Vec<(String, String)> {
+    let (sins, rest): (Vec<_>, Vec<_>) =
+        crate::config::environment().into_iter().partition(|(name, _)| name == "SENDOFF_SABOTAGE");
+    for (_, sin) in sins {
+        assert!(crate::sabotage::choose(&sin), "there is no sin `{sin}`");
+    }
+    rest
 }
 
 /// Data, on standard output.

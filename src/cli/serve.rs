@@ -8,7 +8,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app::{App, Facts};
 use crate::clock::{Chance, Clock};
 use crate::config::{Loaded, LogFormat};
-use crate::logging::LineFormat;
+use crate::logging::event::ForcedStop;
+use crate::logging::{Fact, LineFormat};
 
 use super::{complain, say};
 
@@ -22,7 +23,7 @@ pub(super) fn run(loaded: Loaded) -> ExitCode {
         LogFormat::Text => LineFormat::text(),
         LogFormat::Json => LineFormat::Json,
     };
-    if let Err(error) = crate::logging::install(format, &loaded.config.logging.level, clock.clone()) {
+    if let Err(error) = crate::logging::subscriber::install(format, &loaded.config.logging.level, clock.clone()) {
         complain(&format!("sendoff: failed to set up logging: {error}"));
         return ExitCode::from(78);
     }
@@ -56,9 +57,7 @@ async fn serve(loaded: Loaded, clock: Clock) -> ExitCode {
     };
     say(&welcome(&app.facts, std::io::stdout().is_terminal()));
     let (asked, stop_asked) = tokio::sync::oneshot::channel();
-    let served = app.run_until(async {
-        drop(stop_asked.await);
-    });
+    let served = app.run_until(async { stop_asked.await.unwrap_or("nobody") });
     tokio::pin!(served);
     let mut asked = Some(asked);
     loop {
@@ -70,9 +69,10 @@ async fn serve(loaded: Loaded, clock: Clock) -> ExitCode {
                     ExitCode::from(EX_IOERR)
                 }
             },
-            () = either(&mut terminate, &mut interrupt) => match asked.take() {
-                Some(asked) => drop(asked.send(())),
+            signal = either(&mut terminate, &mut interrupt) => match asked.take().map(|asked| asked.send(signal)) {
+                Some(_heard) => {}
                 None => {
+                    ForcedStop { signal }.log();
                     complain("sendoff: asked to stop twice, stopping at once; attempts in flight count as interrupted");
                     return ExitCode::FAILURE;
                 }
@@ -81,10 +81,10 @@ async fn serve(loaded: Loaded, clock: Clock) -> ExitCode {
     }
 }
 
-async fn either(one: &mut Signal, other: &mut Signal) {
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
     tokio::select! {
-        _got = one.recv() => {}
-        _got = other.recv() => {}
+        _got = terminate.recv() => "SIGTERM",
+        _got = interrupt.recv() => "SIGINT",
     }
 }
 
@@ -95,8 +95,8 @@ fn welcome(facts: &Facts, terminal: bool) -> String {
     let key_file = facts.key_file.display();
     let mut lines = vec![format!("sendoff is ready on {url} after {} ms", facts.took.as_millis())];
     let mut ca = String::new();
-    if let Some(local) = facts.tls.as_ref().and_then(|tls| tls.local_ca.as_ref()) {
-        lines.push(format!("  CA certificate  {}  (SHA-256 {})", local.path.display(), local.fingerprint));
+    if let Some(local) = facts.tls.as_ref().and_then(|tls| tls.ca.as_ref()) {
+        lines.push(format!("  CA certificate  {}  (SHA-256 {})", local.path.display(), local.fingerprint_sha256));
         ca = format!("--cacert {} ", shell_word(&local.path.display().to_string()));
     }
     lines.push(format!("  admin key       in {key_file} (mode 0600)"));

@@ -136,10 +136,8 @@ pub enum ShutdownStep {
     },
     /// Attempts have ended, or were cut off.
     Drained {
-        /// Put back, because nothing had been sent.
-        released: u64,
-        /// Cut off in the middle.
-        interrupted: u64,
+        /// Still running when the grace had passed, and aborted.
+        aborted: u64,
     },
     /// The listener is closed, requests and long polls have ended.
     ApiClosed,
@@ -156,8 +154,8 @@ impl Fact for ShutdownStep {
             Self::Begun { signal, running, grace } => {
                 info!(event = "shutdown", step = "begun", signal, running, grace = %grace, "stopping");
             }
-            Self::Drained { released, interrupted } => {
-                info!(event = "shutdown", step = "drained", released, interrupted, "no attempt is running");
+            Self::Drained { aborted } => {
+                info!(event = "shutdown", step = "drained", aborted, "no attempt is running");
             }
             Self::ApiClosed => info!(event = "shutdown", step = "api_closed", "listener closed"),
             Self::StoreClosed { took } => {

@@ -152,7 +152,7 @@ impl TestServer {
 
     /// Stops it in order, and gives its place back.
     pub async fn stop(self) -> Home {
-        self.app.stop().await.expect("a clean stop");
+        self.app.stop("the test").await.expect("a clean stop");
         Home { clock: Some((self.clock, self.hand)), ..self.dir }
     }
 

@@ -160,7 +160,8 @@ impl Reading {
             }
         }
         if bytes > TARGET_HEADER_BYTES_MAX {
-            let detail = format!("names and values together at most {TARGET_HEADER_BYTES_MAX} bytes, these are {bytes}");
+            let detail =
+                format!("names and values together at most {TARGET_HEADER_BYTES_MAX} bytes, these are {bytes}");
             self.fault("/headers", detail);
         }
     }
