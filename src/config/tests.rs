@@ -1,6 +1,5 @@
 //! The whole way, from texts to a [`Config`] or its faults, as a user sees it.
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -8,10 +7,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::task::limits;
 use crate::task::outcome::StatusAction;
-use crate::task::{LaneName, PriorityOrder, QueueName, RetryPolicy, Span, StopWhen};
+use crate::task::{LaneName, PriorityOrder, QueueName, Span};
 
 /// Loads `text` as `config.yaml` with these variables.
-fn load_with(text: &str, env: &[(&str, &str)], flags: Flags) -> Result<Loaded, String> {
+pub(super) fn load_with(text: &str, env: &[(&str, &str)], flags: Flags) -> Result<Loaded, String> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yaml");
     std::fs::write(&file, text).unwrap();
@@ -354,151 +353,8 @@ fn the_sources_of_a_process() {
     assert_eq!(Sources::new(vec![], flags).file, FileSource::Given(PathBuf::from("c.yaml")));
 }
 
-#[test]
-fn what_is_shown_says_where_it_came_from() {
-    let text =
-        "queue_defaults: {weight: 2}\nqueues:\n  a.b: {max_tasks: 5}\nserver: {public_url: https://x.example/}\n";
-    let loaded = load_with(text, &[], Flags::default()).unwrap();
-    let shown = show(&loaded);
-    let lines: Vec<&str> = shown.lines().map(str::trim).filter(|line| line.contains('#')).collect();
-    let place = |line: &str| line.split("  # ").nth(1).unwrap().rsplit('/').next().unwrap().to_owned();
-    let places: Vec<(String, String)> =
-        lines.iter().map(|line| (line.split("  # ").next().unwrap().to_owned(), place(line))).collect();
-    assert_eq!(
-        places,
-        [
-            ("public_url: https://x.example", "config.yaml:4"),
-            ("weight: 2", "config.yaml:1"),
-            ("weight: 2", "config.yaml:1"),
-            ("max_tasks: 5", "config.yaml:3"),
-            ("weight: 2", "config.yaml:1"),
-        ]
-        .map(|(line, place)| (line.to_owned(), place.to_owned()))
-    );
-    assert!(lines[2].contains("# queue_defaults, "), "{shown}");
-}
-
-fn span_of(max: Span) -> impl Strategy<Value = Span> {
-    prop_oneof![Just(1), Just(max.as_millis()), 1..=max.as_millis()].prop_map(Span::from_millis)
-}
-
-fn any_bound() -> impl Strategy<Value = Bound> {
-    let count = proptest::option::of(0..=limits::TASKS_KEPT_MAX);
-    (proptest::option::of(span_of(limits::AGE_KEPT_MAX)), count, proptest::option::of(0..=limits::BYTES_KEPT_MAX))
-        .prop_map(|(age, count, bytes)| Bound { age, count, bytes })
-}
-
-fn any_retry() -> impl Strategy<Value = RetryPolicy> {
-    let backoffs = (span_of(limits::BACKOFF_MAX), span_of(limits::BACKOFF_MAX));
-    let duration = proptest::option::of(span_of(limits::BACKOFF_MAX));
-    let numbers = (1..=limits::ATTEMPTS_MAX, 0..=limits::DOUBLINGS_MAX, 0.0..=1.0_f64);
-    let action = prop_oneof![Just(StatusAction::Done), Just(StatusAction::Retry), Just(StatusAction::Dead)];
-    let on_status = proptest::collection::btree_map(100..=599_u16, action, 0..3);
-    (backoffs, duration, numbers, on_status, any::<bool>()).prop_map(|((a, b), duration, numbers, on_status, all)| {
-        RetryPolicy {
-            max_attempts: numbers.0,
-            min_backoff: a.min(b),
-            max_backoff: a.max(b),
-            max_doublings: numbers.1,
-            max_retry_duration: duration,
-            jitter: numbers.2,
-            stop_when: if all && duration.is_some() { StopWhen::All } else { StopWhen::Any },
-            on_status,
-        }
-    })
-}
-
-fn any_queue() -> impl Strategy<Value = QueueConfig> {
-    let rate = proptest::option::of(limits::RATE_PER_SECOND_MIN..=limits::RATE_PER_SECOND_MAX);
-    let order = proptest::option::of(span_of(limits::BACKOFF_MAX));
-    let order = order.prop_map(|span| span.map_or(PriorityOrder::Strict, PriorityOrder::Aging));
-    let numbers = (1..=limits::BURST_MAX, 1..=limits::CONCURRENT_MAX, 1..=limits::WEIGHT_MAX);
-    let maxima = (proptest::option::of(1..=limits::TASKS_KEPT_MAX), proptest::option::of(1..=limits::BYTES_KEPT_MAX));
-    (rate, numbers, order, maxima, any_retry(), any_bound(), any_bound()).prop_map(
-        |(rate, numbers, order, maxima, retry, retention, dead_letters)| QueueConfig {
-            max_dispatches_per_second: rate,
-            max_burst_size: numbers.0,
-            max_concurrent_dispatches: numbers.1,
-            order,
-            weight: numbers.2,
-            max_tasks: maxima.0,
-            max_bytes: maxima.1,
-            retry,
-            retention,
-            dead_letters,
-        },
-    )
-}
-
-fn any_path() -> impl Strategy<Value = PathBuf> {
-    prop_oneof!["\\PC{1,20}", "[ a:#'\"|>\\-\\[{&*!~0-9.]{1,6}", Just("null".to_owned()), Just("1.3".to_owned())]
-        .prop_map(PathBuf::from)
-}
-
-/// Files and flags of `server`, `egress`, `hosts` and `logging`, over the default.
-fn any_base() -> impl Strategy<Value = Config> {
-    let address = (any::<IpAddr>(), any::<u16>()).prop_map(SocketAddr::from);
-    let tls = proptest::option::of((any_path(), any_path()));
-    let overrides = proptest::collection::btree_map("[a-z]{1,9}", 1..=limits::CONCURRENT_MAX, 0..3);
-    let paths = (any_path(), any_path(), proptest::collection::vec(any_path(), 0..3));
-    let level = prop_oneof![Just("info"), Just("info,[task{id=7}]=trace"), Just("sendoff=debug,warn")];
-    (address, tls, overrides, paths, level, any::<bool>()).prop_map(|(listen, tls, overrides, paths, level, flag)| {
-        let mut config = Config::default();
-        config.server.listen = listen;
-        config.server.plain_http = flag && listen.ip().is_loopback();
-        config.server.public_url = flag.then(|| "https://x.example/y".to_owned());
-        (config.server.tls.certificate, config.server.tls.key) = tls.unzip();
-        config.server.tls.min_version = if flag { TlsVersion::V1_2 } else { TlsVersion::V1_3 };
-        (config.data_dir, config.certs_dir, config.egress.ca_files) = paths;
-        config.egress.loopback = listen.ip().to_canonical().is_loopback();
-        config.egress.http = flag;
-        config.egress.allow_nets = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
-        config.egress.deny_hosts = vec!["no.example".to_owned(), "null.example".to_owned()];
-        config.metrics.listen = flag.then(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-        config.logging = LoggingConfig { format: LogFormat::Json, level: level.to_owned() };
-        let host = |(name, max_concurrent)| {
-            (LaneName::new(&format!("https://{name}.example:8443")), HostConfig { max_concurrent })
-        };
-        config.hosts.overrides = overrides.into_iter().map(host).collect();
-        config
-    })
-}
-
-fn any_config() -> impl Strategy<Value = Config> {
-    let queues = proptest::collection::btree_map("[A-Za-z0-9._-]{1,8}|null|true|1e3", any_queue(), 0..3);
-    let sizes =
-        (1..=limits::PAYLOAD_BYTES_MAX, proptest::option::of(limits::RESERVE_BYTES_MIN..=limits::BYTES_KEPT_MAX));
-    (any_base(), any_queue(), any_queue(), queues, sizes).prop_map(
-        |(mut config, defaults, default, mut queues, sizes)| {
-            // A queue adds to the statuses of the defaults, so it has at least those.
-            queues.insert("default".to_owned(), default);
-            for queue in queues.values_mut() {
-                let mut merged = defaults.retry.on_status.clone();
-                merged.append(&mut queue.retry.on_status);
-                queue.retry.on_status = merged;
-            }
-            config.queues = queues.into_iter().map(|(name, queue)| (queue_name(&name), queue)).collect();
-            config.queue_defaults = defaults;
-            (config.payload_bytes_max, config.storage.reserve) = sizes;
-            config
-        },
-    )
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
-
-    #[test]
-    fn what_is_shown_loads_again_to_the_same(config in any_config()) {
-        let loaded = Loaded { config, file: None, origins: std::collections::BTreeMap::new() };
-        let shown = show(&loaded);
-        let again = load_with(&shown, &[], Flags::default());
-        let again = again.map_err(|faults| TestCaseError::fail(format!("{faults}\n{shown}")))?;
-        prop_assert_eq!(&again.config, &loaded.config, "{}", shown);
-        // Shown a second time, now with a comment on every line.
-        let twice = load_with(&show(&again), &[], Flags::default()).map_err(TestCaseError::fail)?;
-        prop_assert_eq!(twice.config, loaded.config);
-    }
 
     #[test]
     fn no_text_panics(

@@ -38,7 +38,7 @@ pub(super) fn config(root: &Node, faults: &mut ConfigFaults) -> Config {
         workers: WorkersConfig {
             max_concurrent: concurrent(&root.at("workers"), default.workers.max_concurrent, faults),
         },
-        hosts: hosts(&root.at("hosts"), default.hosts, faults),
+        hosts: hosts(&root.at("hosts"), &default.hosts, faults),
         egress: egress(&root.at("egress"), loopback, default.egress.http, faults),
         payload_bytes_max: root.at("limits").get("payload_bytes", default.payload_bytes_max, payload_bytes, faults),
         storage: storage(&root.at("storage"), default.storage, faults),
@@ -200,7 +200,7 @@ fn bound(at: &Section<'_>, base: Bound, faults: &mut ConfigFaults) -> Bound {
     }
 }
 
-fn hosts(at: &Section<'_>, default: HostsConfig, faults: &mut ConfigFaults) -> HostsConfig {
+fn hosts(at: &Section<'_>, default: &HostsConfig, faults: &mut ConfigFaults) -> HostsConfig {
     let max_concurrent = concurrent(&at.at("defaults"), default.defaults.max_concurrent, faults);
     let overrides = host_overrides(&at.at("overrides"), max_concurrent, faults);
     HostsConfig { defaults: HostConfig { max_concurrent }, overrides }

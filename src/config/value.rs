@@ -105,9 +105,8 @@ pub(super) fn socket(scalar: &Scalar) -> Result<SocketAddr, String> {
             "an address before the port; write 127.0.0.1:{port}, or 0.0.0.0:{port} for every interface"
         ));
     }
-    scalar.text.parse().map_err(|_: std::net::AddrParseError| {
-        "an address with a port, such as 127.0.0.1:8443 or [::1]:8443".to_owned()
-    })
+    let expected = || "an address with a port, such as 127.0.0.1:8443 or [::1]:8443".to_owned();
+    scalar.text.parse().ok().ok_or_else(expected)
 }
 
 /// Units of sizes, in bytes; those that sizes are shown in come first, largest first.
