@@ -307,13 +307,11 @@ async fn a_long_body_is_cut_and_its_connection_used_again_up_to_a_bound() {
 }
 
 #[tokio::test]
-async fn the_deadline_covers_headers_and_body() {
+async fn the_deadline_ends_a_call_that_nobody_answers() {
     let (target, mut rig) = (Target::start().await, Rig::start());
     target.on("/black-hole", [Reply::hang()]);
-    target.on("/half", [Reply::head(200, &[], 100).write(b"some").and(Reply::hang())]);
-    let payload = |path| json!({"url": target.url(path)}).to_string();
-
-    let _abort = rig.lease(work("http_request", &payload("/black-hole"))).await;
+    let payload = json!({"url": target.url("/black-hole")}).to_string();
+    let _abort = rig.lease(work("http_request", &payload)).await;
     target.requests_at_least(1).await;
     rig.hand.advance(Duration::from_millis(29_999));
     assert_eq!(rig.settles.try_recv().err(), Some(mpsc::error::TryRecvError::Empty), "not early");
@@ -322,21 +320,6 @@ async fn the_deadline_covers_headers_and_body() {
     assert_eq!(seen(&outcome), ("timeout_before_headers", None));
     assert_eq!(outcome.took, Duration::from_secs(30));
     assert!(outcome.error.unwrap().ends_with("no answer within 30s"));
-    target.closed_at_least(1).await;
-}
-
-#[tokio::test]
-async fn a_deadline_within_the_body_keeps_what_arrived() {
-    let (target, rig) = (Target::start().await, Rig::start());
-    target.on("/half", [Reply::head(200, &[], 100).write(b"some").and(Reply::hang())]);
-    let payload = json!({"url": target.url("/half")}).to_string();
-    let context = AttemptContext::new(work("http_request", &payload), Clock::system());
-    // On the system's clock, so that only the body can be what is late: the head is there at once.
-    let handler = HttpHandler::new(Arc::clone(&rig.clients));
-    let short = AttemptContext::new(Work { timeout: Span::from_millis(500), ..context.work().clone() }, Clock::system());
-    let outcome = handler.run(&short).await;
-    assert_eq!(seen(&outcome), ("timeout_body", Some(200)));
-    assert_eq!(outcome.response_head, "some");
     target.closed_at_least(1).await;
 }
 
@@ -371,6 +354,110 @@ async fn a_stale_pooled_connection_ends_reset_and_nothing_is_sent_twice() {
     assert_eq!(target.requests()[1].connection, 1, "it went out on the connection of the first");
     assert_eq!(seen(&rig.call(url).await), ("ok", Some(200)));
     assert_eq!(target.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_the_target_closes_costs_no_attempt() {
+    let (target, mut rig) = (Target::start().await, Rig::start());
+    target.on("/", [Reply::status(200).and(Reply::close())]);
+    for round in 1..=20 {
+        let outcome = rig.call(json!({"url": target.url("/")})).await;
+        target.closed_at_least(round).await;
+        assert_eq!(seen(&outcome), ("ok", Some(200)), "{:?}", outcome.error);
+        assert_eq!(target.requests().len(), round, "one request each");
+    }
+}
+
+/// A CA, and a server configuration with a certificate of it for `names`.
+fn authority(names: &[&str], alpn: &[&[u8]]) -> (String, rustls::ServerConfig) {
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let leaf = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &ca).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let mut config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    (ca.pem(), config)
+}
+
+/// A pool that trusts `ca`.
+fn trusting(ca: &str) -> Rig {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ca.pem");
+    std::fs::write(&path, ca).unwrap();
+    Rig::with(&EgressConfig { ca_files: vec![path], ..egress() })
+}
+
+#[tokio::test]
+async fn certificates_are_checked_and_further_authorities_can_be_named() {
+    let (ca, config) = authority(&["127.0.0.1"], &[]);
+    let target = Target::start_tls(config).await;
+    let url = json!({"url": target.url("/")});
+    assert_eq!(seen(&trusting(&ca).call(url.clone()).await), ("ok", Some(200)));
+
+    let (other_ca, config) = authority(&["elsewhere.example"], &[]);
+    let wrong_name = Target::start_tls(config).await;
+    let stranger = trusting(&other_ca).call(url).await;
+    assert_eq!(seen(&stranger), ("certificate_refused", None), "{:?}", stranger.error);
+    let named = trusting(&other_ca).call(json!({"url": wrong_name.url("/")})).await;
+    assert_eq!(seen(&named), ("certificate_refused", None), "{:?}", named.error);
+    assert_eq!((target.requests().len(), wrong_name.requests().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_handshake_that_fails_otherwise_may_be_tried_again() {
+    let mut rig = Rig::start();
+    for reply in [b"HTTP/1.1 400 Bad Request\r\n\r\n".as_slice(), b""] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut socket, reply).await.unwrap();
+        };
+        let (outcome, ()) = tokio::join!(rig.call(json!({"url": format!("https://{addr}/")})), server);
+        assert_eq!(seen(&outcome), ("tls_connect", None), "{:?}", outcome.error);
+    }
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_where_the_target_offers_it() {
+    let (ca, config) = authority(&["127.0.0.1"], &[b"h2", b"http/1.1"]);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let (versions, mut seen_versions) = mpsc::channel(8);
+    let server = async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let stream = hyper_util::rt::TokioIo::new(acceptor.accept(socket).await.unwrap());
+        let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            versions.try_send((request.version(), request.uri().path().to_owned())).unwrap();
+            std::future::ready(Ok::<_, std::convert::Infallible>(hyper::Response::new(String::from("hello"))))
+        });
+        let builder = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
+        builder.serve_connection(stream, service).await.unwrap();
+    };
+    let mut rig = trusting(&ca);
+    let calls = async {
+        for path in ["/1", "/2"] {
+            let outcome = rig.call(json!({"url": format!("https://{addr}{path}"), "body": 1})).await;
+            assert_eq!(seen(&outcome), ("ok", Some(200)), "{:?}", outcome.error);
+            assert_eq!(outcome.response_head, "hello");
+        }
+    };
+    // One connection serves both calls: the server takes no second one.
+    tokio::select! {
+        () = calls => {}
+        () = server => panic!("the connection ended"),
+    }
+    for path in ["/1", "/2"] {
+        assert_eq!(seen_versions.recv().await, Some((hyper::Version::HTTP_2, path.to_owned())));
+    }
 }
 
 #[tokio::test]
