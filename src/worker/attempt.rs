@@ -96,8 +96,76 @@ fn cut(mut error: String) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::task::header::NameId;
+    use crate::task::{
+        Body, Header, IdTail, LaneName, LeaseKind, Priority, QueueName, RetryOverrides, Span, Status, TaskKey,
+        TaskType, WallMs,
+    };
+
+    /// A first attempt with a deadline of 30 s.
+    pub(in crate::worker) fn work() -> Work {
+        let (noon, name) = (WallMs::new(1_800_000_000_000), NameId(1));
+        let header = Header {
+            key: TaskKey::MIN,
+            tail: IdTail::new(1),
+            queue: name,
+            lane: name,
+            status: Status::Running,
+            priority: Priority::default(),
+            ahead: false,
+            due_on_wall: false,
+            series: 1,
+            attempts: 1,
+            attempts_total: 1,
+            interruptions: 0,
+            epoch: 1,
+            lease: Some(LeaseKind::Pool),
+            lease_until: None,
+            due: noon,
+            expires_at: None,
+            give_up_at: None,
+            first_dispatched_at: Some(noon),
+            submitted_at: noon,
+            changed_at: noon,
+            last_class: None,
+            last_http_status: None,
+            dead_reason: None,
+            payload_bytes: 0,
+        };
+        let body = Body {
+            task_type: TaskType::parse("http_request").unwrap(),
+            name: None,
+            labels: Vec::new(),
+            timeout: None,
+            retry: RetryOverrides::default(),
+            idempotency: None,
+            payload: bytes::Bytes::new(),
+        };
+        Work {
+            header,
+            queue: QueueName::parse("default").unwrap(),
+            lane: LaneName::new("lane"),
+            body: Arc::new(body),
+            timeout: Span::from_secs(30),
+            max_attempts: 20,
+            previous: None,
+        }
+    }
+
+    #[test]
+    fn time_runs_from_hand_over() {
+        let (clock, hand) = Clock::manual(WallMs::new(0));
+        let context = AttemptContext::new(work(), clock);
+        hand.advance(Duration::from_secs(5));
+        assert_eq!((context.took(), context.aborted().class), (Duration::ZERO, OutcomeClass::Released));
+        drop(context.hand_over());
+        hand.advance(Duration::from_secs(7));
+        assert_eq!((context.took(), context.aborted().class), (Duration::from_secs(7), OutcomeClass::Interrupted));
+    }
 
     #[test]
     fn messages_are_cut_at_a_character_one_below_and_one_above() {

@@ -4,6 +4,14 @@
 //! its free functions are test code too.
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod source;
 #[cfg(test)]
+mod support;
+#[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod worker;

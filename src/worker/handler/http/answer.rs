@@ -74,7 +74,30 @@ fn retry_after(headers: &HeaderMap, now: WallMs) -> Option<Span> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use futures_util::{StreamExt, stream};
+
     use super::*;
+    use crate::clock::Clock;
+    use crate::worker::attempt::tests::work;
+
+    #[tokio::test]
+    async fn a_deadline_within_the_body_keeps_what_arrived() {
+        let (clock, hand) = Clock::manual(WallMs::new(0));
+        let attempt = AttemptContext::new(work(), clock);
+        let first = stream::iter([Ok::<_, std::io::Error>("some")]);
+        let body = reqwest::Body::wrap_stream(first.chain(stream::pending()));
+        let deadline = attempt.hand_over();
+        let mut taking = Box::pin(take(http::Response::new(body).into(), &attempt, deadline, "http://a:80"));
+        hand.advance(Duration::from_millis(29_999));
+        assert!(futures_util::poll!(&mut taking).is_pending(), "not early");
+        hand.advance(Duration::from_millis(1));
+        let outcome = taking.await;
+        assert_eq!((outcome.class, outcome.http_status), (OutcomeClass::TimeoutBody, Some(200)));
+        assert_eq!((&outcome.response_head[..], outcome.took), (b"some".as_slice(), Duration::from_secs(30)));
+        assert_eq!(outcome.error.as_deref(), Some("calling http://a:80: the answer did not end within 30s"));
+    }
 
     #[test]
     fn retry_after_in_seconds_and_as_a_date() {

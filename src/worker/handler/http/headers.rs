@@ -100,10 +100,5 @@ fn traceparent(work: &Work) -> String {
 
 /// The first bytes of a digest. All of them zero would be no valid id, and does not happen.
 fn hex(text: &str, bytes: usize) -> String {
-    use std::fmt::Write as _;
-    Sha256::digest(text).iter().take(bytes).fold(String::new(), |mut hex, byte| {
-        // Writing to a string does not fail.
-        drop(write!(hex, "{byte:02x}"));
-        hex
-    })
+    Sha256::digest(text).iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -181,7 +181,7 @@ impl Reading {
             self.switched_off.push(header);
             return Ok(name.len());
         }
-        let bad_value = |_| "only visible ASCII, spaces and tabs may stand in a header's value".to_owned();
+        let bad_value = |_| "control characters (line breaks among them) may not stand in a header's value".to_owned();
         let value = HeaderValue::from_str(&text).map_err(bad_value)?;
         self.headers.insert(header, value);
         Ok(name.len().saturating_add(text.len()))
@@ -369,7 +369,7 @@ mod tests {
         ] {
             assert_eq!(one_fault(&with_headers(&format!(r#"{{"{name}":"v"}}"#))).0, format!("/headers/{name}"));
         }
-        for value in ["a\\nb", "a\\rb", "a\\u0000b", "é"] {
+        for value in ["a\\nb", "a\\rb", "a\\u0000b", "a\\u007f"] {
             assert_eq!(one_fault(&with_headers(&format!(r#"{{"x":"{value}"}}"#))).0, "/headers/x");
         }
         assert_eq!(one_fault(&with_headers(r#"{"X-A":"1","x-a":"2"}"#)).0, "/headers/x-a");
