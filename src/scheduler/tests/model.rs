@@ -23,7 +23,7 @@ enum Op {
     PickAll,
     Finish(prop::sample::Index),
     Pause(u32, bool),
-    Queue(u32, QueueConfig),
+    Queue(u32, Box<QueueConfig>),
     Workers(u32),
     Hosts(u32, u32),
     Overdue(usize),
@@ -66,7 +66,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => Just(Op::PickAll),
         6 => any::<prop::sample::Index>().prop_map(Op::Finish),
         1 => (0..QUEUES, any::<bool>()).prop_map(|(queue, paused)| Op::Pause(queue, paused)),
-        1 => (0..QUEUES, queue_config()).prop_map(|(queue, config)| Op::Queue(queue, config)),
+        1 => (0..QUEUES, queue_config()).prop_map(|(queue, config)| Op::Queue(queue, Box::new(config))),
         1 => (0_u32..12).prop_map(Op::Workers),
         1 => (0_u32..4, 0_u32..4).prop_map(|(default, first)| Op::Hosts(default, first)),
         2 => (0_usize..4).prop_map(Op::Overdue),
@@ -127,8 +127,14 @@ impl Model {
             real.set_queue(NameId(id), config, at(1_000));
             let mut limit = RateLimit::default();
             limit.set(config.max_dispatches_per_second, config.max_burst_size, at(1_000).mono);
-            let (config, paused, running, passed, in_line) = (config.clone(), false, 0, 0, false);
-            model.queues.push(ModelQueue { config, limit, paused, running, passed, in_line });
+            model.queues.push(ModelQueue {
+                config: config.clone(),
+                limit,
+                paused: false,
+                running: 0,
+                passed: 0,
+                in_line: false,
+            });
         }
         (model, real)
     }
@@ -282,6 +288,40 @@ impl Model {
     }
 }
 
+/// Changes a limit in both.
+fn configure(model: &mut Model, real: &mut Scheduler, op: Op) {
+    let now = model.now;
+    match op {
+        Op::Pause(queue, paused) => {
+            real.set_paused(NameId(queue), paused);
+            model.queue(NameId(queue)).paused = paused;
+        }
+        Op::Queue(id, config) => {
+            real.set_queue(NameId(id), &config, now);
+            let queue = model.queue(NameId(id));
+            queue.limit.set(config.max_dispatches_per_second, config.max_burst_size, now.mono);
+            queue.config = *config;
+        }
+        Op::Workers(max) => {
+            real.set_workers(max);
+            model.workers = max;
+        }
+        Op::Hosts(default, first) => {
+            let overrides = [(lane_name(0), HostConfig { max_concurrent: first })].into_iter().collect();
+            model.hosts = HostsConfig { overrides, ..hosts(default) };
+            real.set_hosts(model.hosts.clone());
+        }
+        Op::Insert { .. }
+        | Op::Remove(_)
+        | Op::Finish(_)
+        | Op::Wait(_)
+        | Op::Jump(_)
+        | Op::Pick
+        | Op::PickAll
+        | Op::Overdue(_) => unreachable!("no limit"),
+    }
+}
+
 /// Does the same to both and compares what they answer.
 fn step(model: &mut Model, real: &mut Scheduler, op: Op, key: i64) -> Result<(), TestCaseError> {
     let now = model.now;
@@ -334,25 +374,7 @@ fn step(model: &mut Model, real: &mut Scheduler, op: Op, key: i64) -> Result<(),
             }
             prop_assert_eq!(real.next_look(now), model.next_look());
         }
-        Op::Pause(queue, paused) => {
-            real.set_paused(NameId(queue), paused);
-            model.queue(NameId(queue)).paused = paused;
-        }
-        Op::Queue(id, config) => {
-            real.set_queue(NameId(id), &config, now);
-            let queue = model.queue(NameId(id));
-            queue.limit.set(config.max_dispatches_per_second, config.max_burst_size, now.mono);
-            queue.config = config;
-        }
-        Op::Workers(max) => {
-            real.set_workers(max);
-            model.workers = max;
-        }
-        Op::Hosts(default, first) => {
-            let overrides = [(lane_name(0), HostConfig { max_concurrent: first })].into_iter().collect();
-            model.hosts = HostsConfig { overrides, ..hosts(default) };
-            real.set_hosts(model.hosts.clone());
-        }
+        Op::Pause(..) | Op::Queue(..) | Op::Workers(_) | Op::Hosts(..) => configure(model, real, op),
         Op::Overdue(max) => prop_assert_eq!(real.overdue(now, max), model.overdue(max)),
     }
     Ok(())
