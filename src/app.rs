@@ -87,7 +87,6 @@ impl StartError {
 }
 
 /// A server that runs.
-#[derive(Debug)]
 pub struct App {
     /// What a person needs to know to use it.
     pub facts: Facts,
@@ -293,7 +292,7 @@ fn check(handlers: &Handlers, task_type: &TaskType, payload: &[u8]) -> Result<cr
     handlers.check(task_type, payload).map_err(|error| match error {
         CheckError::Faults(faults) => PayloadError::Faults(faults),
         CheckError::Egress(refusal) => PayloadError::EgressRefused { detail: refusal.to_string() },
-        CheckError::UnknownType { nearest } => {
+        CheckError::UnknownType { nearest, .. } => {
             PayloadError::UnknownType { nearest: nearest.map(|nearest| nearest.to_string()) }
         }
     })

@@ -9,14 +9,15 @@
 //! A module may use only what is strictly below it; `tests/it/tidy.rs` holds us to that.
 //!
 //! ```text
-//! 7 cli        one file per subcommand
-//! 6 app        the composition root: builds everything, owns the order of start and stop
-//! 5 api        the URL space, JSON ↔ words, the only place that knows status codes
-//! 4 worker     runs attempts: a pool without a bound of its own, handlers, what an outcome is
-//! 3 queue      the engine (single owner of all queue state), its handle, the store beneath it
-//! 2 scheduler  pure: what may start now       security  certificates, keys, egress, every outgoing client
-//! 1 config     one file, every fault at once  logging   one struct per fact: its line and its metrics
-//! 0 task       the words                      clock     time and chance, the only module that reads either
+//! 8 cli        one file per subcommand
+//! 7 app        the composition root: builds everything, owns the order of start and stop
+//! 6 api        the URL space, JSON ↔ words, the only place that knows status codes
+//! 5 worker     runs attempts: a pool without a bound of its own, handlers, what an outcome is
+//! 4 queue      the engine (single owner of all queue state), its handle, the store beneath it
+//! 3 scheduler  pure: what may start now       security  certificates, keys, egress, every outgoing client
+//! 2 config     one file, every fault at once  logging   one struct per fact: its line and its metrics
+//! 1 clock      time and chance, the only module that reads either
+//! 0 task       the words                      sabotage  deliberate sins for negative controls, never in a release
 //! ```
 //!
 //! # The way of a task
