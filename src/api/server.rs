@@ -314,6 +314,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_idle_http2_connection_is_cut_although_it_answers_pings() {
+        let running = start(Limits { ping: Duration::from_millis(5), ..Limits::default() }, None);
+        let stream = TcpStream::connect(running.server.address()).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = http::Request::get("http://a/").body(axum::body::Body::empty()).unwrap();
+        assert_eq!(client.send_request(request).await.unwrap().version(), http::Version::HTTP_2);
+        running.hand.advance(Limits::default().idle);
+        drop(tokio::time::timeout(LONG, connection).await.expect("the server closes"));
+        running.server.stop(LONG).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_request_being_worked_on_is_not_idle_but_may_stall() {
         let limits = Limits::default();
         let running = start(limits, None);
