@@ -59,7 +59,7 @@ impl Telemetry {
         self.0.metrics.oldest_ready_age.get_or_create(&QueueLabels { queue }).set(age);
     }
 
-    /// Everything in the OpenMetrics text format ([`Telemetry::CONTENT_TYPE`]).
+    /// Everything in the `OpenMetrics` text format ([`Telemetry::CONTENT_TYPE`]).
     pub fn encode(&self) -> String {
         let mut text = String::new();
         if text::encode(&mut text, &self.0.registry).is_err() {
