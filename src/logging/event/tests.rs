@@ -145,7 +145,7 @@ fn process_events() -> Vec<(Event, &'static str, &'static str, &'static [&'stati
             "INFO",
             &[],
         ),
-        (ShutdownStep::Drained { released: 1, interrupted: 0 }.into(), "shutdown", "INFO", &[]),
+        (ShutdownStep::Drained { aborted: 1 }.into(), "shutdown", "INFO", &[]),
         (ShutdownStep::ApiClosed.into(), "shutdown", "INFO", &[]),
         (ShutdownStep::StoreClosed { took: Duration::ZERO }.into(), "shutdown", "INFO", &[]),
         (ForcedStop { signal: "SIGTERM" }.into(), "forced_stop", "WARN", &[]),
