@@ -141,8 +141,7 @@ impl Watch {
             let last = Duration::from_millis(self.activity.last_ms.load(Ordering::Relaxed));
             let left = (last + allowed).saturating_sub(self.guard.clock.now().mono);
             if left.is_zero() {
-                let what = if busy { "no progress on a request for too long" } else { "not used for too long" };
-                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+                return Err(io::ErrorKind::TimedOut.into());
             }
             self.timer = Some(self.guard.clock.sleep(left.min(self.guard.idle)));
         }

@@ -122,20 +122,20 @@ impl Server {
         let connections = Arc::new(Semaphore::new(usize::try_from(limits.connections).unwrap_or(usize::MAX)));
         let gate = Gate::new(tokio::net::TcpListener::from_std(listener)?, Arc::clone(&connections));
         let handle = Handle::new();
-        let mut server = HttpServer::<Peer>::from_listener(gate)
+        let mut listening = HttpServer::<Peer>::from_listener(gate)
             .handle(handle.clone())
             .first_request_timeout(limits.first_request)
             .accept_error_handler(move |peer: Option<&Peer>, error| {
                 ConnectionFailed { peer: peer.map(|peer| peer.0), error: error.to_string() }.emit(&telemetry);
             });
-        set_protocols(server.http_builder(), &limits);
+        set_protocols(listening.http_builder(), &limits);
         let guard = Guard { clock, idle: limits.idle, stalled: limits.stalled };
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         let served = if let Some(config) = tls {
             let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(config)).handshake_timeout(limits.handshake);
-            tokio::spawn(server.acceptor(acceptor.acceptor(guard)).serve(service))
+            tokio::spawn(listening.acceptor(acceptor.acceptor(guard)).serve(service))
         } else {
-            tokio::spawn(server.acceptor(guard).serve(service))
+            tokio::spawn(listening.acceptor(guard).serve(service))
         };
         Ok(ServerHandle { address, handle, connections, connections_max: limits.connections, served })
     }
@@ -183,6 +183,7 @@ fn set_protocols(builder: &mut Builder<TokioExecutor>, limits: &Limits) {
 const HTTP1_BUFFER_MIN: usize = 8 * 1024;
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "clients of a test run beside it")]
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
@@ -310,6 +311,20 @@ mod tests {
         stream.write_all(b"GET / HT").await.unwrap();
         running.hand.advance(idle);
         rest(&mut stream).await;
+        running.server.stop(LONG).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_idle_http2_connection_is_cut_although_it_answers_pings() {
+        let running = start(Limits { ping: Duration::from_millis(5), ..Limits::default() }, None);
+        let stream = TcpStream::connect(running.server.address()).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = http::Request::get("http://a/").body(axum::body::Body::empty()).unwrap();
+        assert_eq!(client.send_request(request).await.unwrap().version(), http::Version::HTTP_2);
+        running.hand.advance(Limits::default().idle);
+        drop(tokio::time::timeout(LONG, connection).await.expect("the server closes"));
         running.server.stop(LONG).await.unwrap();
     }
 

@@ -59,7 +59,7 @@ impl Telemetry {
         self.0.metrics.oldest_ready_age.get_or_create(&QueueLabels { queue }).set(age);
     }
 
-    /// Everything in the OpenMetrics text format ([`Telemetry::CONTENT_TYPE`]).
+    /// Everything in the `OpenMetrics` text format ([`Telemetry::CONTENT_TYPE`]).
     pub fn encode(&self) -> String {
         let mut text = String::new();
         if text::encode(&mut text, &self.0.registry).is_err() {
@@ -228,4 +228,45 @@ pub(super) struct RequestLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabels {
     version: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_figures_of_a_queue_are_taken_over_and_replaced() {
+        let telemetry = Telemetry::new();
+        let queue = QueueName::parse("mail").unwrap();
+        for (queued, oldest_ready) in [(7, Some(Duration::from_millis(1_500))), (2, None)] {
+            let tasks = [1, queued, 0, 0, 5, 0, 0, 0];
+            telemetry.set_queue(&QueueFigures { queue: &queue, tasks, oldest_ready });
+            let text = telemetry.encode();
+            for line in [
+                "sendoff_tasks{queue=\"mail\",state=\"scheduled\"} 1".to_owned(),
+                format!("sendoff_tasks{{queue=\"mail\",state=\"queued\"}} {queued}"),
+                "sendoff_tasks{queue=\"mail\",state=\"succeeded\"} 5".to_owned(),
+                "sendoff_tasks{queue=\"mail\",state=\"expired\"} 0".to_owned(),
+                format!(
+                    "sendoff_oldest_ready_age_seconds{{queue=\"mail\"}} {:?}",
+                    oldest_ready.unwrap_or_default().as_secs_f64()
+                ),
+            ] {
+                assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_line_is_a_comment_or_a_name_of_ours_with_a_number_and_the_end_is_marked() {
+        let text = Telemetry::default().encode();
+        assert!(text.ends_with("# EOF\n"));
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(name.starts_with("sendoff_"), "{line}");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+        assert!(text.contains(&format!("sendoff_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))));
+        assert!(text.contains("# UNIT sendoff_commit_duration_seconds seconds"));
+    }
 }

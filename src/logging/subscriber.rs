@@ -92,3 +92,69 @@ impl FormatTime for Stamp {
         write!(writer, "{}", self.0.now().wall)
     }
 }
+
+/// What is logged while `work` runs.
+#[cfg(test)]
+pub(super) fn capture(format: LineFormat, filter: &str, clock: Clock, work: impl FnOnce()) -> String {
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let sink = Sink::default();
+    let writer = sink.clone();
+    tracing::subscriber::with_default(lines(format, filter, clock, move || writer.clone()).unwrap(), work);
+    let bytes = sink.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::WallMs;
+
+    fn clock() -> Clock {
+        Clock::manual(WallMs::parse("2026-11-24T10:00:00Z").unwrap()).0
+    }
+
+    fn some_lines() {
+        tracing::info!(event = "greeting", who = "a\u{1b}[31mb\nc", "hello");
+        tracing::debug!(event = "detail", "more");
+    }
+
+    #[test]
+    fn text_lines_are_one_a_fact_and_pass_no_control_characters_on() {
+        let text = capture(LineFormat::Text { colour: false }, "info", clock(), some_lines);
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.starts_with("2026-11-24T10:00:00.000Z  INFO hello event=\"greeting\""), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+
+    #[test]
+    fn a_filter_may_be_a_level_or_more_and_a_bad_one_is_quoted() {
+        let json = capture(LineFormat::Json, "debug", clock(), some_lines);
+        assert_eq!(json.lines().count(), 2, "{json}");
+        assert_eq!(capture(LineFormat::Json, "warn,other=trace", clock(), some_lines), "");
+        let error = lines(LineFormat::Json, "sendoff=loud", clock(), io::sink).err().unwrap().to_string();
+        assert!(error.contains("`sendoff=loud`"), "{error}");
+    }
+
+    #[test]
+    fn a_log_is_set_up_once_and_without_a_terminal_it_is_json() {
+        let (first, second) =
+            (install(LineFormat::auto(), "off", clock()), install(LineFormat::text(), "off", clock()));
+        assert!(first.is_ok());
+        assert!(matches!(second, Err(LoggingError::Twice(_))));
+    }
+}

@@ -91,14 +91,13 @@ pub(super) fn load_or_issue(
         }
         _ => None,
     };
-    let (key, leaf, change) = match kept {
-        Some((key, leaf)) => (key, leaf, Change::Kept),
-        None => {
-            let leaf = context.issue(&ca, old_key)?;
-            let change = if old.is_some() { Change::Renewed } else { Change::Created };
-            let key = context.leaf_key()?.ok_or_else(|| context.missing(&context.files.leaf_key))?;
-            (CertifiedKey::from_der(vec![leaf.clone()], key.1, provider)?, leaf, change)
-        }
+    let (key, leaf, change) = if let Some((key, leaf)) = kept {
+        (key, leaf, Change::Kept)
+    } else {
+        let leaf = context.issue(&ca, old_key)?;
+        let change = if old.is_some() { Change::Renewed } else { Change::Created };
+        let key = context.leaf_key()?.ok_or_else(|| context.missing(&context.files.leaf_key))?;
+        (CertifiedKey::from_der(vec![leaf.clone()], key.1, provider)?, leaf, change)
     };
     let expires = validity(&leaf, &context.files.leaf)?.1;
     let ca = LocalCa { path: context.files.ca, fingerprint_sha256: fingerprint(&ca.der) };
@@ -273,10 +272,14 @@ pub(super) fn validity(der: &CertificateDer<'_>, path: &Path) -> Result<(WallMs,
 fn names_of(der: &CertificateDer<'_>, path: &Path) -> Result<BTreeSet<String>, TlsSetupError> {
     let (_, parsed) = X509Certificate::from_der(der).map_err(|source| damaged(path, &source))?;
     let extension = parsed.subject_alternative_name().map_err(|source| damaged(path, &source))?;
-    let text = |name: &GeneralName<'_>| match name {
-        GeneralName::IPAddress(bytes) => address(bytes),
-        GeneralName::DNSName(name) => (*name).to_owned(),
-        other => other.to_string(),
+    let text = |name: &GeneralName<'_>| {
+        if let GeneralName::IPAddress(bytes) = name {
+            address(bytes)
+        } else if let GeneralName::DNSName(name) = name {
+            (*name).to_owned()
+        } else {
+            name.to_string()
+        }
     };
     Ok(extension.map(|extension| extension.value.general_names.iter().map(text).collect()).unwrap_or_default())
 }

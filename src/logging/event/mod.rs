@@ -100,3 +100,6 @@ impl Fact for Event {
 fn ms(duration: std::time::Duration) -> f64 {
     (duration.as_secs_f64() * 1_000_000.0).round() / 1_000.0
 }
+
+#[cfg(test)]
+mod tests;

@@ -268,7 +268,7 @@ impl Fact for Removed {
             Removal::Retention => debug!(event = "removed", queue, count = self.count, why, "ended tasks removed"),
             Removal::Purge => info!(event = "removed", queue, count = self.count, why, "ended tasks removed"),
             Removal::DeadLetterBound => {
-                warn!(event = "removed", queue, count = self.count, why, "dead letters removed")
+                warn!(event = "removed", queue, count = self.count, why, "dead letters removed");
             }
         }
     }
