@@ -1,4 +1,6 @@
 //! All integration tests, in one binary.
 
+#[cfg(test)]
 mod support;
+#[cfg(test)]
 mod worker;

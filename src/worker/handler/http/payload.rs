@@ -160,7 +160,8 @@ impl Reading {
             }
         }
         if bytes > TARGET_HEADER_BYTES_MAX {
-            let detail = format!("names and values together at most {TARGET_HEADER_BYTES_MAX} bytes, these are {bytes}");
+            let detail =
+                format!("names and values together at most {TARGET_HEADER_BYTES_MAX} bytes, these are {bytes}");
             self.fault("/headers", detail);
         }
     }
@@ -211,7 +212,7 @@ fn unknown_field(name: &str) -> String {
 }
 
 fn string(value: &RawValue) -> Result<String, String> {
-    serde_json::from_str(value.get()).map_err(|_| "expected a string".to_owned())
+    serde_json::from_str(value.get()).map_err(|_error| "expected a string".to_owned())
 }
 
 fn read_url(text: &str) -> Result<Url, String> {
