@@ -127,6 +127,27 @@ pub const RESERVE_BYTES_DEFAULT_MAX: u64 = 256 * 1024 * 1024;
 /// `storage.reserve` at least, in bytes: two full commits.
 pub const RESERVE_BYTES_MIN: u64 = 2 * COMMIT_BYTES_MAX as u64;
 
+/// A configuration file, in bytes.
+pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
+/// How deep maps and lists of a configuration may be nested.
+pub const CONFIG_DEPTH_MAX: usize = 16;
+/// Bytes of a path in the configuration.
+pub const PATH_LEN_MAX: usize = 4_096;
+/// Queues of one server.
+pub const QUEUES_MAX: usize = 10_000;
+/// Hosts with limits of their own.
+pub const HOST_OVERRIDES_MAX: usize = 10_000;
+/// Entries of one `egress` list.
+pub const EGRESS_ENTRIES_MAX: usize = 1_000;
+/// What `max_tasks` and the `count` of `retention` and `dead_letters` may be.
+pub const TASKS_KEPT_MAX: u64 = 1_000_000_000;
+/// What `max_bytes`, `storage.reserve` and the `bytes` of `retention` and `dead_letters` may be (1 PiB).
+pub const BYTES_KEPT_MAX: u64 = 1 << 50;
+/// What the `age` of `retention` and `dead_letters` may be (ten years).
+pub const AGE_KEPT_MAX: Span = Span::from_secs(10 * 366 * 86_400);
+/// What `server.shutdown_grace` may be.
+pub const SHUTDOWN_GRACE_MAX: Span = Span::from_secs(3_600);
+
 const _: () = assert!(COMMIT_COMMANDS_MAX <= COMMANDS_QUEUED_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= COMMIT_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_DEFAULT <= PAYLOAD_BYTES_MAX);

@@ -1,0 +1,4 @@
+//! The HTTP interface.
+
+mod connection;
+pub mod server;
