@@ -91,14 +91,13 @@ fn block_v6(v6: Ipv6Addr) -> Option<Block> {
 /// (RFC 3056) and Teredo (RFC 4380: server and client) addresses carry one.
 pub(crate) fn inner(address: IpAddr) -> Vec<IpAddr> {
     let IpAddr::V6(v6) = address else { return Vec::new() };
-    let [a, b, c, d, e, f, g, h] = v6.segments();
-    let last = v4(g, h);
-    let found = match [a, b, c, d, e, f] {
-        [0, 0, 0, 0, 0, 0xffff] => vec![last],
-        [0, 0, 0, 0, 0, 0] if g != 0 => vec![last],
-        [0x64, 0xff9b, ..] => vec![last],
-        [0x2002, ..] => vec![v4(b, c)],
-        [0x2001, 0, ..] => vec![v4(c, d), v4(!g, !h)],
+    let found = match v6.segments() {
+        // The unspecified and the loopback address are not meant.
+        [0, 0, 0, 0, 0, 0, 0, _] => Vec::new(),
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, _, _, _, _, high, low] | [0x2002, high, low, ..] => {
+            vec![v4(high, low)]
+        }
+        [0x2001, 0, server_high, server_low, _, _, high, low] => vec![v4(server_high, server_low), v4(!high, !low)],
         _ => Vec::new(),
     };
     found.into_iter().map(IpAddr::V4).collect()

@@ -378,10 +378,8 @@ fn authority(names: &[&str], alpn: &[&[u8]]) -> (String, rustls::ServerConfig) {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let leaf = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &ca).unwrap();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-    let mut config = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)
-        .unwrap();
+    let mut config =
+        rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     (ca.pem(), config)
 }
@@ -460,6 +458,50 @@ async fn http_2_is_spoken_where_the_target_offers_it() {
     }
 }
 
+/// Speaks just enough HTTP/2 to refuse the first stream, which the protocol allows a client to repeat by itself; then
+/// counts the requests (HEADERS frames) that come.
+async fn refuse_streams<S>(mut socket: S, count: &std::cell::Cell<usize>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const HEADERS: u8 = 1;
+    const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
+    let mut preface = [0; 24];
+    socket.read_exact(&mut preface).await.unwrap();
+    socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    let mut frame = [0; 9];
+    while socket.read_exact(&mut frame).await.is_ok() {
+        let mut rest = vec![0; u32::from_be_bytes([0, frame[0], frame[1], frame[2]]) as usize];
+        socket.read_exact(&mut rest).await.unwrap();
+        if frame[3] == HEADERS {
+            count.set(count.get() + 1);
+            socket.write_all(&[&[0, 0, 4, 3, 0], &frame[5..9], &REFUSED_STREAM].concat()).await.unwrap();
+            socket.flush().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_refused_by_http_2_is_not_sent_again_within_the_attempt() {
+    let (ca, config) = authority(&["127.0.0.1"], &[b"h2"]);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let count = std::cell::Cell::new(0);
+    let server = async {
+        let (socket, _) = listener.accept().await.unwrap();
+        refuse_streams(acceptor.accept(socket).await.unwrap(), &count).await;
+    };
+    let mut rig = trusting(&ca);
+    let outcome = tokio::select! {
+        outcome = rig.call(json!({"url": url, "method": "GET"})) => outcome,
+        () = server => panic!("the connection ended"),
+    };
+    assert_eq!(seen(&outcome), ("reset", None), "{:?}", outcome.error);
+    assert_eq!(count.get(), 1);
+}
+
 #[tokio::test]
 async fn hosts_that_cannot_be_reached_are_told_apart() {
     let mut rig = Rig::start();
@@ -488,8 +530,8 @@ async fn egress_is_checked_at_post_and_again_when_called() {
         assert!(outcome.error.unwrap().contains("egress.allow: [\"127.0.0.0/8\"]"));
     }
     assert_eq!(target.connections(), 0);
-    let faulty = rig.check(&json!({"url": 7, "auth": "x"}));
-    assert!(matches!(faulty, Err(CheckError::Faults(faults)) if faults.len() == 2));
+    let checked = rig.check(&json!({"url": 7, "auth": "x"}));
+    assert!(matches!(checked, Err(CheckError::Faults(faults)) if faults.len() == 2));
 }
 
 #[tokio::test]

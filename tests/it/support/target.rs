@@ -84,8 +84,11 @@ impl Reply {
 
     /// Only the head of an answer that promises `body_len` bytes.
     pub(crate) fn head(status: u16, headers: &[(&str, &str)], body_len: usize) -> Self {
-        let extra: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        Self::default().write(format!("HTTP/1.1 {status} X\r\n{extra}content-length: {body_len}\r\n\r\n").as_bytes())
+        let mut head = format!("HTTP/1.1 {status} X\r\ncontent-length: {body_len}\r\n");
+        for (name, value) in headers {
+            head = head + name + ": " + value + "\r\n";
+        }
+        Self::default().write((head + "\r\n").as_bytes())
     }
 
     /// A 200 whose body never ends.
@@ -206,11 +209,6 @@ impl Target {
         self.until(|seen| seen.requests.len() >= count).await.requests
     }
 
-    /// Waits until so many connections have been accepted.
-    pub(crate) async fn connections_at_least(&self, count: usize) {
-        self.until(|seen| seen.connections >= count).await;
-    }
-
     /// Waits until so many connections are over.
     pub(crate) async fn closed_at_least(&self, count: usize) {
         self.until(|seen| seen.closed >= count).await;
@@ -238,15 +236,10 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
             number = seen.connections;
         });
         connections.spawn(async move {
-            match tls {
-                None => serve(Wire::new(socket, number), &shared).await,
-                Some(tls) => {
-                    if let Ok(stream) = tls.accept(socket).await {
-                        serve(Wire::new(stream, number), &shared).await;
-                    }
-                }
+            let Some(tls) = tls else { return serve(Wire::new(socket, number), &shared).await };
+            if let Ok(stream) = tls.accept(socket).await {
+                serve(Wire::new(stream, number), &shared).await;
             }
-            shared.seen.send_modify(|seen| seen.closed += 1);
         });
     }
 }
@@ -275,6 +268,12 @@ struct Wire<S> {
 }
 
 async fn serve<S: Socket>(mut wire: Wire<S>, shared: &Shared) {
+    converse(&mut wire, shared).await;
+    drop(wire);
+    shared.seen.send_modify(|seen| seen.closed += 1);
+}
+
+async fn converse<S: Socket>(wire: &mut Wire<S>, shared: &Shared) {
     while let Some(request) = wire.request().await {
         let path = request.path.split('?').next().unwrap_or_default().to_owned();
         shared.seen.send_modify(|seen| seen.requests.push(request));

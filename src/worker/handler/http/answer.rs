@@ -104,7 +104,7 @@ mod tests {
         let now = WallMs::parse("2026-11-24T10:00:00Z").unwrap();
         let read = |text: &str| {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
-            retry_after(&headers, now).map(|span| span.as_millis())
+            retry_after(&headers, now).map(Span::as_millis)
         };
         assert_eq!(read("120"), Some(120_000));
         assert_eq!(read(" 0 "), Some(0));

@@ -100,5 +100,7 @@ fn traceparent(work: &Work) -> String {
 
 /// The first bytes of a digest. All of them zero would be no valid id, and does not happen.
 fn hex(text: &str, bytes: usize) -> String {
-    Sha256::digest(text).iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+    let digest = Sha256::digest(text);
+    let nibbles = digest.iter().take(bytes).flat_map(|byte| [byte >> 4, byte & 0xf]);
+    nibbles.filter_map(|nibble| char::from_digit(u32::from(nibble), 16)).collect()
 }

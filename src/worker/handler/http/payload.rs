@@ -212,7 +212,7 @@ fn unknown_field(name: &str) -> String {
 }
 
 fn string(value: &RawValue) -> Result<String, String> {
-    serde_json::from_str(value.get()).map_err(|_| "expected a string".to_owned())
+    serde_json::from_str(value.get()).map_err(|_error| "expected a string".to_owned())
 }
 
 fn read_url(text: &str) -> Result<Url, String> {
