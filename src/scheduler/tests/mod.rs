@@ -1,10 +1,8 @@
-//! The scheduler as its engine sees it: examples here, everything at once against a naive model in [`model`].
+//! The scheduler as its engine sees it: examples here, whole histories against a naive model in [`model`].
 
 mod model;
 
 use std::collections::BTreeMap;
-
-use proptest::prelude::*;
 
 use super::*;
 use crate::config::HostConfig;
@@ -54,7 +52,7 @@ pub(super) fn task(key: i64, due: u64) -> Waiting {
     }
 }
 
-fn prio(priority: u64) -> Priority {
+pub(super) fn prio(priority: u64) -> Priority {
     Priority::new(priority).unwrap()
 }
 
@@ -478,51 +476,4 @@ fn the_record_says_what_waits() {
     assert_eq!(Waiting::of(&header), expected);
     let queued = Header { status: Status::Queued, give_up_at: None, ..header };
     assert_eq!(Waiting::of(&queued), Waiting { retrying: false, deadline: Some(WallMs::new(9)), ..expected });
-}
-
-proptest! {
-    #[test]
-    fn loading_is_inserting_one_by_one(
-        drawn in proptest::collection::vec((0_u32..3, 0_u32..4, 0_u64..10, 0_u64..200, any::<[bool; 3]>(), proptest::option::of(0_u64..300)), 0..120),
-    ) {
-        let tasks: Vec<Waiting> = drawn
-            .into_iter()
-            .zip(0_i64..)
-            .map(|((queue, lane, priority, due, [due_on_wall, ahead, retrying], deadline), key)| Waiting {
-                queue: NameId(queue),
-                lane: NameId(lane),
-                priority: prio(priority),
-                due_on_wall,
-                ahead: ahead && key % 4 == 0,
-                retrying,
-                deadline: deadline.map(|ms| at(ms).wall),
-                ..task(key, due)
-            })
-            .collect();
-        let make = || {
-            let mut scheduler = Scheduler::new(1_000, hosts(9), at(0));
-            for queue in 0..2 {
-                scheduler.set_queue(NameId(queue), &QueueConfig { weight: queue + 1, ..QueueConfig::default() }, at(0));
-            }
-            scheduler
-        };
-        let (mut loaded, mut inserted) = (make(), make());
-        loaded.load(tasks.clone(), at(100));
-        for task in &tasks {
-            inserted.insert(task, at(100));
-        }
-        for ms in [100, 130, 200, 300] {
-            prop_assert_eq!(loaded.look(at(ms)), inserted.look(at(ms)));
-            for queue in 0..4 {
-                prop_assert_eq!(loaded.counts(NameId(queue)), inserted.counts(NameId(queue)));
-            }
-            prop_assert_eq!(loaded.overdue(at(ms), 5), inserted.overdue(at(ms), 5));
-            prop_assert_eq!(loaded.next_look(at(ms)), inserted.next_look(at(ms)));
-            prop_assert_eq!(picks(&mut loaded, at(ms)), picks(&mut inserted, at(ms)));
-        }
-        for task in &tasks {
-            prop_assert_eq!(loaded.remove(task), inserted.remove(task));
-        }
-        prop_assert_eq!(loaded.next_look(at(300)), inserted.next_look(at(300)));
-    }
 }
