@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::api::server::{Limits, Server, ServerHandle, Surroundings};
-use crate::api::state::{Access, Api, Caller, PayloadError, Wiring};
+use crate::api::{Access, Api, Caller, PayloadError, Wiring};
 use crate::clock::{Chance, Clock};
 use crate::config::Config;
 use crate::logging::event::{CommitUnknown, Ready, RequestServed, ShutdownStep};
@@ -178,18 +178,12 @@ impl App {
         let api = Api::new(wiring);
         let around = Surroundings { limits: Limits::default(), clock: clock.clone(), telemetry: telemetry.clone() };
         let metrics_server = metrics_listener
-            .map(|listener| {
-                Server::start(listener, None, crate::api::router::metrics_only(api.clone()), around.clone())
-            })
+            .map(|listener| Server::start(listener, None, crate::api::metrics_only(api.clone()), around.clone()))
             .transpose()
             .map_err(StartError::Serve)?;
-        let server = Server::start(
-            listener,
-            tls.as_ref().map(|tls| Arc::clone(&tls.rustls)),
-            crate::api::router::router(api),
-            around,
-        )
-        .map_err(StartError::Serve)?;
+        let server =
+            Server::start(listener, tls.as_ref().map(|tls| Arc::clone(&tls.rustls)), crate::api::router(api), around)
+                .map_err(StartError::Serve)?;
         ready.store(true, Ordering::Release);
         let took = clock.now().mono.saturating_sub(began);
         Ready { address, tls: tls.is_some(), took }.emit(&telemetry);
@@ -298,7 +292,7 @@ fn check(handlers: &Handlers, task_type: &TaskType, payload: &[u8]) -> Result<cr
     })
 }
 
-fn metrics_text(telemetry: &Telemetry) -> crate::api::state::MetricsText {
+fn metrics_text(telemetry: &Telemetry) -> crate::api::MetricsText {
     let telemetry = telemetry.clone();
     Arc::new(move |views: &[QueueView], now| {
         for view in views {
@@ -312,7 +306,7 @@ fn metrics_text(telemetry: &Telemetry) -> crate::api::state::MetricsText {
     })
 }
 
-fn on_access(telemetry: &Telemetry) -> crate::api::state::OnAccess {
+fn on_access(telemetry: &Telemetry) -> crate::api::OnAccess {
     let telemetry = telemetry.clone();
     Arc::new(move |access: &Access| {
         RequestServed {

@@ -46,6 +46,7 @@ pub(super) async fn create(
     let accepted = api.queues().accept(Accept { specs, idempotency }).await;
     match accepted.map_err(|error| Problem::accept(error, true))? {
         Accepted::New { ids, .. } => Ok((StatusCode::CREATED, Body::of(&ids)).into_response()),
+        Accepted::Existing { ids } => Ok((StatusCode::OK, [REPLAYED], Body::of(&ids)).into_response()),
         Accepted::Repeat { range, .. } => {
             let ids = api.queues().public_ids(range).await?;
             Ok((StatusCode::OK, [REPLAYED], Body::of(&ids)).into_response())

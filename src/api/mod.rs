@@ -29,7 +29,5 @@ mod wire;
 mod wire_task;
 mod wire_view;
 
-pub use router::router;
-pub use state::{
-    Access, Api, Authenticate, Caller, CheckPayload, MetricsText, OnAccess, PayloadError, Ready, Wiring,
-};
+pub use router::{metrics_only, router};
+pub use state::{Access, Api, Authenticate, Caller, CheckPayload, MetricsText, OnAccess, PayloadError, Ready, Wiring};

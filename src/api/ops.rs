@@ -12,7 +12,9 @@ use super::state::Api;
 
 /// `GET /metrics`.
 pub(super) async fn metrics(State(api): State<Api>, _: NoQuery) -> Response {
-    let text = (api.wiring().metrics)();
+    // An engine too busy to be asked leaves the gauges as they were; counters are never late.
+    let views = api.queues().queues().await.unwrap_or_default();
+    let text = (api.wiring().metrics)(&views, api.clock().now().wall);
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }
 

@@ -10,6 +10,16 @@ use super::{batch, dlq, layers, ops, queues, tasks};
 /// The paths that need no key (also under `/v1`).
 pub(super) const PUBLIC: [&str; 2] = ["/healthz", "/readyz"];
 
+/// `/metrics` alone, and without a key: for a listener of its own, which configuration keeps on loopback.
+pub fn metrics_only(api: Api) -> Router {
+    Router::new()
+        .route("/metrics", get(ops::metrics))
+        .method_not_allowed_fallback(layers::no_such_method)
+        .fallback(layers::no_such_route)
+        .layer(from_fn_with_state(api.clone(), layers::answer))
+        .with_state(api)
+}
+
 /// All of the API, without sockets and TLS.
 pub fn router(api: Api) -> Router {
     let space = Router::new()

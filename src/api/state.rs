@@ -9,8 +9,9 @@ use tokio::sync::Semaphore;
 
 use crate::clock::{Chance, Clock};
 use crate::queue::Queues;
+use crate::queue::command::QueueView;
 use crate::task::limits::{BODIES_IN_FLIGHT_BYTES_MAX, WAITERS_MAX};
-use crate::task::{Fault, LaneName, TaskType};
+use crate::task::{Fault, LaneName, TaskType, WallMs};
 
 /// Who presented a key: the scope of an `Idempotency-Key`, and a name for the access log. Never the key itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +43,8 @@ pub type CheckPayload = Arc<dyn Fn(&TaskType, &[u8]) -> Result<LaneName, Payload
 /// Tells who holds a presented key; `None` when nobody does. Compares in constant time.
 pub type Authenticate = Arc<dyn Fn(&str) -> Option<Caller> + Send + Sync>;
 
-/// Renders all metrics as `OpenMetrics` text.
-pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
+/// Renders all metrics as `OpenMetrics` text; takes over how the queues stand first.
+pub type MetricsText = Arc<dyn Fn(&[QueueView], WallMs) -> String + Send + Sync>;
 
 /// Whether the server takes new work (`/readyz`).
 pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;

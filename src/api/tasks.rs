@@ -50,6 +50,7 @@ pub(super) async fn create(
             Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)).into_response())
         }
         Accepted::Repeat { range, ended } => repeat(&api, range, ended).await,
+        Accepted::Existing { .. } => Err(Problem::internal("a single task was answered as a batch".to_owned())),
     }
 }
 
@@ -210,11 +211,7 @@ pub(super) async fn cancel(
 }
 
 /// `POST /tasks/{id}/run`.
-pub(super) async fn run(
-    State(api): State<Api>,
-    TaskInPath(task): TaskInPath,
-    _: NoQuery,
-) -> Result<Response, Problem> {
+pub(super) async fn run(State(api): State<Api>, TaskInPath(task): TaskInPath, _: NoQuery) -> Result<Response, Problem> {
     act(&api, TaskAction::Run, task).await
 }
 

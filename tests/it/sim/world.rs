@@ -244,7 +244,8 @@ impl World {
     /// What the commit made true, whether or not anybody hears of it.
     fn remember(&mut self, step: &Step, asked: &[Option<TaskSpec>]) {
         for (ticket, answer) in &step.answers {
-            let (Some(Some(spec)), Answer::Accept(Ok(Accepted::New { first, .. }))) = (asked.get(*ticket), answer) else {
+            let (Some(Some(spec)), Answer::Accept(Ok(Accepted::New { first, .. }))) = (asked.get(*ticket), answer)
+            else {
                 continue;
             };
             self.oracle.committed(first.header.key, not_before(spec, self.at), max_attempts(spec, &self.config));
@@ -253,7 +254,8 @@ impl World {
 
     fn answer(&mut self, step: &mut Step, asked: &[Option<TaskSpec>]) {
         for (ticket, answer) in step.answers.drain(..) {
-            let (Some(Some(spec)), Answer::Accept(Ok(Accepted::New { first, .. }))) = (asked.get(ticket), &answer) else {
+            let (Some(Some(spec)), Answer::Accept(Ok(Accepted::New { first, .. }))) = (asked.get(ticket), &answer)
+            else {
                 continue;
             };
             self.report.accepted += 1;
@@ -371,12 +373,8 @@ impl World {
 
     fn stored(&self) -> BTreeMap<TaskKey, Status> {
         let mut all = BTreeMap::new();
-        let mut query = ListQuery {
-            filter: TaskFilter::default(),
-            before: None,
-            limit: PAGE_MAX,
-            scan_max: PAGE_ROWS_SCANNED_MAX,
-        };
+        let mut query =
+            ListQuery { filter: TaskFilter::default(), before: None, limit: PAGE_MAX, scan_max: PAGE_ROWS_SCANNED_MAX };
         loop {
             let page = self.store.list(query.clone()).now_or_never().expect("memory never waits").expect("readable");
             all.extend(page.rows.iter().map(|row| (row.header.key, row.header.status)));

@@ -67,7 +67,12 @@ impl Process {
 /// The binary over `dir`, on a free port, with nothing of our own environment that it would read.
 pub fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sendoff"));
-    command.current_dir(dir).args(["serve", "--listen", "127.0.0.1:0"]).args(["--data-dir", "data", "--certs-dir", "certs"]);
+    command.current_dir(dir).args(["serve", "--listen", "127.0.0.1:0"]).args([
+        "--data-dir",
+        "data",
+        "--certs-dir",
+        "certs",
+    ]);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SENDOFF_")) {
         command.env_remove(name);
     }
