@@ -127,7 +127,7 @@ impl App {
     pub async fn start(config: Config, clock: Clock, chance: Chance) -> Result<Self, StartError> {
         let began = clock.now().mono;
         let listener = bind(config.server.listen)?;
-        let options = SqliteOptions { reserve: config.storage.reserve, clock: clock.clone() };
+        let options = SqliteOptions { reserve: config.storage.reserve, clock: clock.clone(), file_bytes_max: None };
         let store = SqliteStore::open(&config.data_dir, options)
             .map_err(|source| StartError::Store { dir: config.data_dir.clone(), source })?;
         Self::start_over(config, (clock, began), chance, (listener, Arc::new(store))).await

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 type Counts = Arc<Mutex<BTreeMap<String, u64>>>;
 
 /// See the module.
-pub struct Target {
+pub(super) struct Target {
     url: String,
     counts: Counts,
     _server: JoinSet<()>,
@@ -19,7 +19,7 @@ pub struct Target {
 
 impl Target {
     /// `/ok` answers 200, `/flaky` answers 500 to the first request for a task and 200 to all others.
-    pub async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let counts = Counts::default();
         let router = Router::new().fallback(answer).with_state(Arc::clone(&counts));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -29,12 +29,12 @@ impl Target {
         Self { url, counts, _server: server }
     }
 
-    pub fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         self.url.clone()
     }
 
     /// Requests by task.
-    pub fn requests(&self) -> BTreeMap<String, u64> {
+    pub(super) fn requests(&self) -> BTreeMap<String, u64> {
         self.counts.lock().expect("not poisoned").clone()
     }
 }

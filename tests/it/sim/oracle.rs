@@ -23,14 +23,14 @@ struct Seen {
 
 /// Five invariants: nothing lost, one end, attempts bounded, one lease, never early.
 #[derive(Debug, Default)]
-pub struct Oracle {
+pub(super) struct Oracle {
     tasks: BTreeMap<TaskKey, Seen>,
     violations: Vec<String>,
 }
 
 impl Oracle {
     /// A task was committed: it is due at `not_before` and has so many attempts.
-    pub fn committed(&mut self, key: TaskKey, not_before: i64, max_attempts: u32) {
+    pub(super) fn committed(&mut self, key: TaskKey, not_before: i64, max_attempts: u32) {
         let seen = self.tasks.entry(key).or_default();
         seen.not_before = seen.not_before.max(not_before);
         seen.max_attempts = max_attempts;
@@ -38,15 +38,15 @@ impl Oracle {
     }
 
     /// A client read the acknowledgement of a task.
-    pub fn acknowledged(&mut self, key: TaskKey, not_before: i64, max_attempts: u32) {
+    pub(super) fn acknowledged(&mut self, key: TaskKey, not_before: i64, max_attempts: u32) {
         self.committed(key, not_before, max_attempts);
         if let Some(seen) = self.tasks.get_mut(&key) {
             seen.acknowledged = true;
         }
     }
 
-    /// A target got a request.
-    pub fn started(&mut self, at: i64, key: TaskKey, series: u32, process: u32) {
+    /// An attempt was leased to `process`; if it was `sent`, a target got a request.
+    pub(super) fn leased(&mut self, at: i64, key: TaskKey, series: u32, (process, sent): (u32, bool)) {
         let Some(seen) = self.tasks.get_mut(&key) else {
             self.violations.push(format!("{key:?} was started but never accepted"));
             return;
@@ -55,7 +55,7 @@ impl Oracle {
             seen.series = series;
             seen.requests = 0;
         }
-        seen.requests += 1;
+        seen.requests += u32::from(sent);
         if seen.requests > seen.max_attempts {
             self.violations.push(format!("{key:?}: request {} of at most {}", seen.requests, seen.max_attempts));
         }
@@ -71,26 +71,26 @@ impl Oracle {
     }
 
     /// An attempt is over for the target.
-    pub fn over(&mut self, key: TaskKey) {
+    pub(super) fn over(&mut self, key: TaskKey) {
         if let Some(seen) = self.tasks.get_mut(&key) {
             seen.live = None;
         }
     }
 
     /// A retry was committed: not before `at`.
-    pub fn retry_not_before(&mut self, key: TaskKey, at: i64) {
+    pub(super) fn retry_not_before(&mut self, key: TaskKey, at: i64) {
         if let Some(seen) = self.tasks.get_mut(&key) {
             seen.not_before = at;
         }
     }
 
     /// Somebody asked for the task at once.
-    pub fn asked_at_once(&mut self, key: TaskKey) {
+    pub(super) fn asked_at_once(&mut self, key: TaskKey) {
         self.retry_not_before(key, 0);
     }
 
     /// A redrive was committed.
-    pub fn redriven(&mut self, key: TaskKey) {
+    pub(super) fn redriven(&mut self, key: TaskKey) {
         if let Some(seen) = self.tasks.get_mut(&key) {
             seen.end = None;
             seen.done = false;
@@ -99,7 +99,7 @@ impl Oracle {
     }
 
     /// An end was committed.
-    pub fn ended(&mut self, key: TaskKey, status: Status) {
+    pub(super) fn ended(&mut self, key: TaskKey, status: Status) {
         let Some(seen) = self.tasks.get_mut(&key) else { return };
         if let Some(before) = seen.end.replace(status) {
             self.violations.push(format!("{key:?}: ended {} and then {}", before.as_str(), status.as_str()));
@@ -108,14 +108,14 @@ impl Oracle {
     }
 
     /// The process died: nothing it held is held any more.
-    pub fn crashed(&mut self) {
+    pub(super) fn crashed(&mut self) {
         for seen in self.tasks.values_mut() {
             seen.live = None;
         }
     }
 
     /// The world has come to rest: what the store holds is held against what was promised.
-    pub fn finish(mut self, stored: &BTreeMap<TaskKey, Status>, at: WallMs) -> Vec<String> {
+    pub(super) fn finish(mut self, stored: &BTreeMap<TaskKey, Status>, at: WallMs) -> Vec<String> {
         for (key, seen) in &self.tasks {
             match stored.get(key) {
                 None if seen.acknowledged => self.violations.push(format!("{key:?}: acknowledged and lost")),

@@ -32,16 +32,16 @@ enum Event {
 
 /// What one run showed.
 #[derive(Debug)]
-pub struct Report {
-    pub violations: Vec<String>,
-    pub trace_hash: u128,
-    pub accepted: u64,
-    pub attempts: u64,
-    pub crashes: u64,
+pub(super) struct Report {
+    pub(super) violations: Vec<String>,
+    pub(super) trace_hash: u128,
+    pub(super) accepted: u64,
+    pub(super) attempts: u64,
+    pub(super) crashes: u64,
 }
 
 /// See the module.
-pub struct World {
+pub(super) struct World {
     chance: Chance,
     config: Config,
     store: Arc<MemoryStore>,
@@ -67,7 +67,7 @@ const MONO_START: Duration = Duration::from_secs(1);
 const QUEUES: [&str; 3] = ["default", "slow", "strict"];
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let report = Report { violations: Vec::new(), trace_hash: 0, accepted: 0, attempts: 0, crashes: 0 };
         Self {
             chance: Chance::from_seed(seed),
@@ -90,19 +90,19 @@ impl World {
     }
 
     /// The same world with an engine that answers before it commits.
-    pub fn acknowledging_early(mut self) -> Self {
+    pub(super) fn acknowledging_early(mut self) -> Self {
         self.sins.insert("acknowledge before the commit");
         self
     }
 
     /// Prints the trace while it runs.
-    pub fn printing(mut self) -> Self {
+    pub(super) fn printing(mut self) -> Self {
         self.printing = true;
         self
     }
 
     /// Lets arrivals and faults go on for `hours`, then waits until everything has ended.
-    pub fn run(mut self, hours: u64) -> Report {
+    pub(super) fn run(mut self, hours: u64) -> Report {
         let faults_end = i64::try_from(hours * 3_600_000).unwrap();
         self.schedule_faults(faults_end);
         self.open();
@@ -269,9 +269,10 @@ impl World {
     fn call(&mut self, work: &Work) {
         let header = &work.header;
         self.report.attempts += 1;
-        self.oracle.started(self.at, header.key, header.series, self.process);
-        self.note(&format!("call {:?} attempt {}", header.key, header.attempts));
         let (outcome, took) = self.behave();
+        let sent = outcome.class != OutcomeClass::Released;
+        self.oracle.leased(self.at, header.key, header.series, (self.process, sent));
+        self.note(&format!("call {:?} attempt {} sent {sent}", header.key, header.attempts));
         let settlement = Settlement { key: header.key, epoch: header.epoch, outcome };
         let at = u64::try_from(self.at).unwrap() + took;
         self.plan(at, Event::Settle { process: self.process, settlement });

@@ -7,15 +7,15 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use super::client::Client;
 
 /// A running `sendoff`.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     /// A client with its admin key and its CA.
-    pub client: Client,
+    pub(crate) client: Client,
 }
 
 impl Process {
     /// Starts the binary over `dir` and waits until it says that it is ready.
-    pub fn start(dir: &Path, environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(dir: &Path, environment: &[(&str, &str)]) -> Self {
         let mut child = command(dir)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
@@ -34,13 +34,13 @@ impl Process {
     }
 
     /// `kill -9`, and waits until it is gone.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it is gone");
     }
 
     /// Sends a signal by its name (`TERM`).
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let signal = match name {
             "TERM" => rustix::process::Signal::TERM,
@@ -52,12 +52,12 @@ impl Process {
     }
 
     /// Waits for its end.
-    pub fn wait(mut self) -> ExitStatus {
+    pub(crate) fn wait(mut self) -> ExitStatus {
         self.child.wait().expect("it ends")
     }
 
     /// SIGTERM, and waits for a clean end.
-    pub fn terminate(self, dir: &Path) {
+    pub(crate) fn terminate(self, dir: &Path) {
         self.signal("TERM");
         let status = self.wait();
         assert!(status.success(), "{status}; its log: {}", log_of(dir));
@@ -65,7 +65,7 @@ impl Process {
 }
 
 /// The binary over `dir`, on a free port, with nothing of our own environment that it would read.
-pub fn command(dir: &Path) -> Command {
+pub(crate) fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sendoff"));
     command.current_dir(dir).args(["serve", "--listen", "127.0.0.1:0"]).args([
         "--data-dir",
@@ -88,6 +88,6 @@ fn log_file(dir: &Path) -> std::fs::File {
 }
 
 /// What all processes over `dir` have logged.
-pub fn log_of(dir: &Path) -> String {
+pub(crate) fn log_of(dir: &Path) -> String {
     std::fs::read_to_string(log_path(dir)).unwrap_or_default()
 }
