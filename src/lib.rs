@@ -29,7 +29,7 @@
 //!    is leased in the same step.
 //! 3. One durable commit ([`queue::store::Store::commit`]). Only then do answers, leases and log lines leave.
 //! 4. [`worker::pool`] runs the [`queue::lease::Lease`]; [`worker::handler::http`] sends the one request it may send, and
-//!    [`worker::classify`] says what happened.
+//!    its `classify` says what happened.
 //! 5. The [`queue::lease::Settlement`] goes back to the engine, whose `settle` asks [`task::outcome::verdict`] and
 //!    [`task::RetryPolicy::after_failure`], and commits: succeeded, retrying, dead, expired.
 //!
