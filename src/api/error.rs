@@ -164,8 +164,7 @@ impl Problem {
 
     /// Faults of the query: (parameter, what is wrong).
     pub(super) fn query(faults: Vec<(String, String)>) -> Self {
-        let errors =
-            faults.into_iter().map(|(name, detail)| Item { place: Place::Parameter(name), detail }).collect();
+        let errors = faults.into_iter().map(|(name, detail)| Item { place: Place::Parameter(name), detail }).collect();
         Self { errors, ..Self::new(Code::InvalidQuery, "") }.summed_up()
     }
 
@@ -239,7 +238,8 @@ impl Problem {
 
     /// Why tasks were not accepted; `in_batch` says whether pointers start with the task's index.
     pub(super) fn accept(error: AcceptError, in_batch: bool) -> Self {
-        let pointer = |index: usize, field: &str| if in_batch { format!("/{index}/{field}") } else { format!("/{field}") };
+        let pointer =
+            |index: usize, field: &str| if in_batch { format!("/{index}/{field}") } else { format!("/{field}") };
         let text = error.to_string();
         match error {
             AcceptError::UnknownQueue { index, nearest, .. } => {

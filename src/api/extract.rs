@@ -238,12 +238,14 @@ async fn collect(api: &Api, mut body: Body, limit: usize) -> Result<Option<RawBo
     let mut bytes = BytesMut::new();
     let mut budget: Option<OwnedSemaphorePermit> = None;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Problem::new(Code::BodyUnreadable, format!("the body broke off: {error}")))?;
+        let frame =
+            frame.map_err(|error| Problem::new(Code::BodyUnreadable, format!("the body broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len().saturating_add(data.len()) > limit {
             return Ok(None);
         }
-        let share = u32::try_from(data.len()).ok().and_then(|len| api.bodies().clone().try_acquire_many_owned(len).ok());
+        let share =
+            u32::try_from(data.len()).ok().and_then(|len| api.bodies().clone().try_acquire_many_owned(len).ok());
         let Some(share) = share else {
             return Err(Problem::new(Code::Busy, "too many request bodies are being read: nothing was done"));
         };

@@ -102,5 +102,6 @@ pub(super) async fn no_such_method(method: Method) -> Response {
         return axum::http::StatusCode::NO_CONTENT.into_response();
     }
     let shown: String = method.as_str().chars().take(20).collect();
-    Problem::new(Code::MethodNotAllowed, format!("{shown} is not among the methods in the Allow header")).into_response()
+    Problem::new(Code::MethodNotAllowed, format!("{shown} is not among the methods in the Allow header"))
+        .into_response()
 }

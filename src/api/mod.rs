@@ -23,11 +23,11 @@ mod state;
 mod tasks;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod wire_task;
 mod wire_view;
 
 pub use router::router;
-pub use state::{
-    Access, Api, Authenticate, Caller, CheckPayload, MetricsText, OnAccess, PayloadError, Ready, Wiring,
-};
+pub use state::{Access, Api, Authenticate, Caller, CheckPayload, MetricsText, OnAccess, PayloadError, Ready, Wiring};

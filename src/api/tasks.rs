@@ -210,11 +210,7 @@ pub(super) async fn cancel(
 }
 
 /// `POST /tasks/{id}/run`.
-pub(super) async fn run(
-    State(api): State<Api>,
-    TaskInPath(task): TaskInPath,
-    _: NoQuery,
-) -> Result<Response, Problem> {
+pub(super) async fn run(State(api): State<Api>, TaskInPath(task): TaskInPath, _: NoQuery) -> Result<Response, Problem> {
     act(&api, TaskAction::Run, task).await
 }
 

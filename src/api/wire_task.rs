@@ -31,12 +31,27 @@ pub(super) struct Rules<'r> {
 }
 
 const TASK_FIELDS: [&str; 11] = [
-    "task_type", "payload", "queue", "priority", "delay", "run_at", "expires_at", "timeout", "labels", "retry",
+    "task_type",
+    "payload",
+    "queue",
+    "priority",
+    "delay",
+    "run_at",
+    "expires_at",
+    "timeout",
+    "labels",
+    "retry",
     "task_id",
 ];
 
 const RETRY_FIELDS: [&str; 8] = [
-    "max_attempts", "min_backoff", "max_backoff", "max_doublings", "max_retry_duration", "jitter", "stop_when",
+    "max_attempts",
+    "min_backoff",
+    "max_backoff",
+    "max_doublings",
+    "max_retry_duration",
+    "jitter",
+    "stop_when",
     "on_status",
 ];
 
@@ -87,12 +102,13 @@ pub(super) fn batch(body: &str, rules: &Rules<'_>) -> Result<Vec<TaskSpec>, Prob
 /// Reads one task at `at`. What it gives is whole only if nothing was found.
 fn task(text: &str, at: &str, rules: &Rules<'_>, findings: &mut Findings) -> Option<TaskSpec> {
     let object = Object::read(text, at, &TASK_FIELDS, findings)?;
-    let task_type = required(&object, "task_type", findings)
-        .and_then(|_| object.get("task_type", findings, name(TaskType::parse)));
+    let task_type =
+        required(&object, "task_type", findings).and_then(|_| object.get("task_type", findings, name(TaskType::parse)));
     let payload = payload(&object, rules, findings);
-    let lane = task_type.as_ref().zip(payload).and_then(|(task_type, payload)| {
-        lane(&object, rules, task_type, payload, findings)
-    });
+    let lane = task_type
+        .as_ref()
+        .zip(payload)
+        .and_then(|(task_type, payload)| lane(&object, rules, task_type, payload, findings));
     let queue = match object.given("queue") {
         Some(_) => object.get("queue", findings, name(QueueName::parse)),
         None => QueueName::parse(QUEUE_DEFAULT).ok(),
@@ -205,9 +221,7 @@ fn expires_at(object: &Object<'_>, now: WallMs, when: When, findings: &mut Findi
 }
 
 fn retry(of: &Object<'_>, findings: &mut Findings) -> RetryOverrides {
-    let object = of
-        .given("retry")
-        .and_then(|text| Object::read(text, &of.pointer("retry"), &RETRY_FIELDS, findings));
+    let object = of.given("retry").and_then(|text| Object::read(text, &of.pointer("retry"), &RETRY_FIELDS, findings));
     let Some(object) = object else { return RetryOverrides::default() };
     let backoff = || span(Span::default(), BACKOFF_MAX);
     let retry = RetryOverrides {
