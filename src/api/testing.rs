@@ -181,6 +181,7 @@ impl Store for Shelf {
 /// A router, the clock it sees, what the engine was asked, and what the access log was told.
 pub(super) struct Bench {
     router: Router,
+    pub(super) api: Api,
     pub(super) hand: ManualClock,
     pub(super) asked: Arc<Mutex<Vec<Request>>>,
     pub(super) told: Arc<Mutex<Vec<Access>>>,
@@ -206,7 +207,7 @@ pub(super) fn bench(
                 }
                 Envelope::Wait { ended, registered, .. } => {
                     waiting.push(ended);
-                    drop(registered.send(Ok(())));
+                    assert!(registered.send(Ok(())).is_ok(), "whoever waits is there");
                 }
             }
         }
@@ -222,7 +223,8 @@ pub(super) fn bench(
         on_access: Arc::new(move |access| told_too.lock().unwrap().push(access.clone())),
         payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
     };
-    Bench { router: router(Api::new(wiring)), hand, asked, told }
+    let api = Api::new(wiring);
+    Bench { router: router(api.clone()), api, hand, asked, told }
 }
 
 /// A bench whose engine must not be asked.

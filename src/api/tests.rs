@@ -1,4 +1,5 @@
 //! The router as a caller sees it, over a scripted engine.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a script names what it expects, and nothing else")]
 
 use axum::body::Body as HttpBody;
 use serde_json::{Value, json};
@@ -9,7 +10,8 @@ use crate::queue::command::{
 };
 use crate::queue::store::{Damage, IdRange};
 use crate::task::limits::{
-    IDEMPOTENCY_KEY_LEN_MAX, PAYLOAD_BYTES_DEFAULT, REQUEST_ID_LEN_MAX, TASK_ENVELOPE_BYTES_MAX,
+    BODIES_IN_FLIGHT_BYTES_MAX, IDEMPOTENCY_KEY_LEN_MAX, PAYLOAD_BYTES_DEFAULT, REQUEST_ID_LEN_MAX,
+    TASK_ENVELOPE_BYTES_MAX,
 };
 use crate::task::outcome::DeadReason;
 use crate::task::{QueueName, Span, Status, TaskName};
@@ -152,6 +154,36 @@ async fn bodies_are_refused_by_type_size_and_form() {
     assert_eq!(got.problem(), (413, "body_too_large".to_owned()));
     let declared = [("content-length", "99999999")];
     assert_eq!(bench.call_with("POST", "/tasks", &declared, TASK).await.problem().0, 413);
+}
+
+#[tokio::test]
+async fn bodies_in_flight_have_a_budget_that_comes_back() {
+    let bench = accepting();
+    let all = bench.api.bodies().available_permits();
+    assert_eq!(all, BODIES_IN_FLIGHT_BYTES_MAX);
+    let taken = bench.api.bodies().try_acquire_many(u32::try_from(all - TASK.len()).unwrap()).unwrap();
+    assert_eq!(bench.call("POST", "/tasks", TASK).await.status, 201, "just fits");
+    let got = bench.call("POST", "/tasks", &format!("{TASK} ")).await;
+    assert_eq!((got.problem(), got.header("retry-after")), ((503, "busy".to_owned()), "1"));
+    drop(taken);
+    assert_eq!(bench.call("POST", "/tasks/batch", &format!("[{TASK}]")).await.status, 201);
+    assert_eq!(bench.api.bodies().available_permits(), all, "every byte was given back");
+    let waiters = bench.api.waiters().available_permits();
+    let taken = bench.api.waiters().try_acquire_many(u32::try_from(waiters).unwrap()).unwrap();
+    assert_eq!(bench.call("GET", "/tasks/x?wait=1s", "").await.problem(), (503, "busy".to_owned()));
+    assert_eq!(bench.call("GET", "/tasks/x?wait=0", "").await.status, 404, "this one does not wait");
+    drop(taken);
+    assert_eq!(bench.call("GET", "/tasks/x?wait=1s", "").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_repeat_is_not_told_that_its_expiry_has_passed() {
+    let bench = accepting();
+    let late = TASK.replace("}}", r#"},"expires_at":"2026-11-24T11:59:59Z"}"#);
+    assert_eq!(bench.call("POST", "/tasks", &late).await.problem(), (422, "invalid_task".to_owned()));
+    let key = [("idempotency-key", "k")];
+    assert_eq!(bench.call_with("POST", "/tasks", &key, &late).await.status, 201);
+    assert_eq!(bench.call_with("POST", "/tasks/batch", &key, &format!("[{late}]")).await.status, 201);
 }
 
 #[tokio::test]

@@ -28,6 +28,8 @@ pub(super) struct Rules<'r> {
     pub(super) payload_bytes_max: u64,
     /// What its handler says.
     pub(super) check: &'r CheckPayload,
+    /// Whether it came with an `Idempotency-Key`.
+    pub(super) keyed: bool,
 }
 
 const TASK_FIELDS: [&str; 11] = [
@@ -115,7 +117,7 @@ fn task(text: &str, at: &str, rules: &Rules<'_>, findings: &mut Findings) -> Opt
     };
     let priority = object.get("priority", findings, integer(0, u32::from(Priority::MAX.get())));
     let when = when(&object, rules.now, findings);
-    let expires_at = expires_at(&object, rules.now, when, findings);
+    let expires_at = expires_at(&object, rules, when, findings);
     let spec_name = object.get("task_id", findings, task_name);
     let timeout = object.get("timeout", findings, span(TIMEOUT_MIN, TIMEOUT_MAX));
     let labels = labels(&object, findings);
@@ -171,7 +173,9 @@ fn lane(
         Ok(lane) => return Some(lane),
         Err(PayloadError::Faults(faults)) => {
             let at = object.pointer("payload");
-            faults.into_iter().for_each(|fault| findings.add(Code::InvalidTask, fault.under(&at)));
+            for fault in faults {
+                findings.add(Code::InvalidTask, fault.under(&at));
+            }
         }
         Err(PayloadError::EgressRefused { detail }) => {
             findings.add(Code::EgressRefused, Fault::new(object.pointer("payload") + "/url", detail));
@@ -207,13 +211,20 @@ fn when(object: &Object<'_>, now: WallMs, findings: &mut Findings) -> When {
     }
 }
 
-fn expires_at(object: &Object<'_>, now: WallMs, when: When, findings: &mut Findings) -> Option<WallMs> {
-    let expires_at = object.get("expires_at", findings, time_ahead(now, RUN_AHEAD_MAX))?;
-    let due = match when {
-        When::Now => now,
-        When::Delay(delay) => now.plus(delay.to_duration()),
-        When::At(at) => at,
+/// When it expires: after it is due. Where the request may be the repeat of an accepted one (it carries a key or a
+/// `task_id`), a time that the clock has passed since is no fault, or the repeat would be told that nothing was
+/// accepted; if it is the first, the task ends as expired.
+fn expires_at(object: &Object<'_>, rules: &Rules<'_>, when: When, findings: &mut Findings) -> Option<WallMs> {
+    let expires_at = object.get("expires_at", findings, time_ahead(rules.now, RUN_AHEAD_MAX))?;
+    let may_be_repeat = rules.keyed || object.given("task_id").is_some();
+    let run_at = object.given("run_at").and_then(|text| time_ahead(rules.now, RUN_AHEAD_MAX)(text).ok());
+    let due = match (run_at, when) {
+        (Some(run_at), _) => run_at,
+        (None, _) if may_be_repeat => return Some(expires_at),
+        (None, When::Delay(delay)) => rules.now.plus(delay.to_duration()),
+        (None, When::Now | When::At(_)) => rules.now,
     };
+    let due = if may_be_repeat { due } else { due.max(rules.now) };
     if expires_at <= due {
         findings.invalid(object.pointer("expires_at"), format!("has to be after the task is due ({due})"));
     }
@@ -234,11 +245,11 @@ fn retry(of: &Object<'_>, findings: &mut Findings) -> RetryOverrides {
         stop_when: object.get("stop_when", findings, stop_when),
         on_status: on_status(&object, findings),
     };
-    if let (Some(min), Some(max)) = (retry.min_backoff, retry.max_backoff) {
-        if min > max {
-            let detail = format!("min_backoff ({min}) must not be longer than max_backoff ({max})");
-            findings.invalid(object.pointer("min_backoff"), detail);
-        }
+    if let (Some(min), Some(max)) = (retry.min_backoff, retry.max_backoff)
+        && min > max
+    {
+        let detail = format!("min_backoff ({min}) must not be longer than max_backoff ({max})");
+        findings.invalid(object.pointer("min_backoff"), detail);
     }
     retry
 }
@@ -285,12 +296,13 @@ mod tests {
 
     fn parse(body: &str) -> Result<TaskSpec, Value> {
         let check = check();
-        one(body, &Rules { now: noon(), payload_bytes_max: PAYLOAD_MAX, check: &check }).map_err(rendered)
+        one(body, &Rules { now: noon(), payload_bytes_max: PAYLOAD_MAX, check: &check, keyed: false }).map_err(rendered)
     }
 
     fn parse_batch(body: &str) -> Result<Vec<TaskSpec>, Value> {
         let check = check();
-        batch(body, &Rules { now: noon(), payload_bytes_max: PAYLOAD_MAX, check: &check }).map_err(rendered)
+        batch(body, &Rules { now: noon(), payload_bytes_max: PAYLOAD_MAX, check: &check, keyed: false })
+            .map_err(rendered)
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "reads better as a function to map with")]
@@ -491,6 +503,12 @@ mod tests {
         let run_at = format!(r#""run_at":"{}","#, at(9_000));
         assert!(expires(&run_at, 9_001).is_ok());
         assert_eq!(fault(expires(&run_at, 9_000)).0, "/expires_at");
+        assert!(expires(r#""task_id":"n","#, -1).is_ok(), "it may be the repeat of a task that was in time");
+        let past = format!(r#""run_at":"{}","#, at(-9));
+        assert_eq!(fault(expires(&past, 0)).0, "/expires_at");
+        let past = format!(r#""task_id":"n",{past}"#);
+        assert!(expires(&past, -8).is_ok());
+        assert_eq!(fault(expires(&past, -9)).0, "/expires_at", "this never made sense");
         let ahead = i64::try_from(RUN_AHEAD_MAX.as_millis()).unwrap();
         assert!(with(&format!(r#""run_at":"{}""#, at(ahead))).is_ok());
         assert_eq!(fault(with(&format!(r#""run_at":"{}""#, at(ahead + 1)))).0, "/run_at");

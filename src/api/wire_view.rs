@@ -103,6 +103,7 @@ struct OverridesShown<'a> {
     on_status: &'a OnStatus,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference to the field")]
 fn on_status<S: Serializer>(table: &&OnStatus, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(table.iter().map(|(status, action)| (status, action.as_str())))
 }
