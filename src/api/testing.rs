@@ -13,7 +13,7 @@ use tower::ServiceExt;
 
 use crate::clock::{Chance, Clock, ManualClock};
 use crate::queue::Queues;
-use crate::queue::command::{Answer, EngineError, Request};
+use crate::queue::command::{Accepted, Answer, EngineError, PublicId, Request};
 use crate::queue::handle::Envelope;
 use crate::queue::store::{
     Change, CommitError, Gathered, Later, ListPage, ListQuery, OldestEnded, Pressure, Recovered, Recovery, Row, Store,
@@ -36,6 +36,9 @@ pub(super) fn noon() -> WallMs {
 
 /// A key that is known.
 pub(super) const KEY: &str = "so_test_secret";
+
+/// A task that is accepted.
+pub(super) const TASK: &str = r#"{"task_type":"http_request","payload":{"url":"https://a/"}}"#;
 
 /// A handler that knows one type, and refuses what the tests need refused.
 pub(super) fn check() -> CheckPayload {
@@ -230,6 +233,27 @@ pub(super) fn bench(
 /// A bench whose engine must not be asked.
 pub(super) fn idle() -> Bench {
     bench(Vec::new(), |request| panic!("the engine was asked {request:?}"))
+}
+
+/// A bench whose engine accepts everything.
+pub(super) fn accepting() -> Bench {
+    bench(Vec::new(), |request| match request {
+        Request::Accept(accept) => {
+            let row = record(1 << 30, Status::Running).row;
+            let ids =
+                accept.specs.iter().map(|spec| spec.name.clone().map_or(PublicId::Id(row.header.id()), PublicId::Name));
+            Ok(Answer::Accept(Ok(Accepted::New { ids: ids.collect(), first: Box::new(row) })))
+        }
+        Request::Task(..) | Request::Chunk(..) | Request::Pause(..) | Request::Queues(_) => panic!("{request:?}"),
+    })
+}
+
+/// Moves the clock once everything else has come to rest.
+pub(super) async fn advance_soon(hand: &ManualClock, secs: u64) {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    hand.advance(std::time::Duration::from_secs(secs));
 }
 
 /// An answer, read whole.
