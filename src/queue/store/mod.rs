@@ -4,6 +4,9 @@
 //! implementation passes one conformance suite (`tests/it/store.rs`).
 
 pub mod change;
+mod filter;
+pub mod memory;
+pub mod sqlite;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +18,9 @@ use crate::task::name::LabelName;
 use crate::task::outcome::DeadReason;
 use crate::task::{Attempt, Body, Header, IdTail, LaneName, QueueName, Status, TaskKey, TaskName, TaskType, WallMs};
 
-pub use change::{Change, NameKind, UniqueId, UniqueKind, UniqueRecord};
+pub use change::{Change, NameKind, UniqueId, UniqueKind, UniqueRecord, task_name_hash};
+pub use memory::MemoryStore;
+pub use sqlite::{SqliteOptions, SqliteStore};
 
 /// A boxed future, so that the trait can be used as an object.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
