@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use crate::task::header::NameId;
-use crate::task::{Attempt, Body, Header, Status, TaskKey, TaskName, WallMs};
+use crate::task::{Attempt, Body, Header, Status, TaskKey, WallMs};
 
 use super::IdRange;
 
@@ -35,14 +33,6 @@ pub struct UniqueId {
     pub kind: UniqueKind,
     /// The hash.
     pub hash: u128,
-}
-
-/// The [`UniqueId::hash`] of a client's own `task_id`: the first 128 bits of its SHA-256.
-///
-/// Names come from outside, so the hash must not be one for which two names can be made to collide.
-pub fn task_name_hash(name: &TaskName) -> u128 {
-    let digest = Sha256::new_with_prefix(b"task_id\0").chain_update(name.as_str()).finalize();
-    digest.iter().take(16).fold(0, |hash, byte| (hash << 8) | u128::from(*byte))
 }
 
 /// What is kept under a unique key.

@@ -18,7 +18,7 @@ use crate::task::name::LabelName;
 use crate::task::outcome::DeadReason;
 use crate::task::{Attempt, Body, Header, IdTail, LaneName, QueueName, Status, TaskKey, TaskName, TaskType, WallMs};
 
-pub use change::{Change, NameKind, UniqueId, UniqueKind, UniqueRecord, task_name_hash};
+pub use change::{Change, NameKind, UniqueId, UniqueKind, UniqueRecord};
 pub use memory::MemoryStore;
 pub use sqlite::{SqliteOptions, SqliteStore};
 

@@ -55,15 +55,15 @@ pub(super) fn decode(bytes: Option<&[u8]>) -> Option<BodyMeta> {
         meta.labels.push((key, String::from(take_text(input)?)));
     }
     let span = |ms: Option<u64>| ms.map(Span::from_millis);
-    meta.timeout = span(take_option(input)?);
+    meta.timeout = span(take_option(input).ok()?);
     let retry = &mut meta.retry;
-    retry.max_attempts = take_u32(input)?;
-    retry.min_backoff = span(take_option(input)?);
-    retry.max_backoff = span(take_option(input)?);
-    retry.max_doublings = take_u32(input)?;
-    retry.max_retry_duration = span(take_option(input)?);
-    retry.jitter = take_option(input)?.map(f64::from_bits);
-    retry.stop_when = match take_option(input)? {
+    retry.max_attempts = take_u32(input).ok()?;
+    retry.min_backoff = span(take_option(input).ok()?);
+    retry.max_backoff = span(take_option(input).ok()?);
+    retry.max_doublings = take_u32(input).ok()?;
+    retry.max_retry_duration = span(take_option(input).ok()?);
+    retry.jitter = take_option(input).ok()?.map(f64::from_bits);
+    retry.stop_when = match take_option(input).ok()? {
         Some(code) => Some(*STOPS.get(usize::try_from(code).ok()?)?),
         None => None,
     };
@@ -115,20 +115,20 @@ fn take(input: &mut &[u8]) -> Option<u64> {
     }
 }
 
-/// The outer `None` is a fault, the inner one an absent number.
-fn take_option(input: &mut &[u8]) -> Option<Option<u64>> {
-    match take_byte(input)? {
-        0 => Some(None),
-        1 => take(input).map(Some),
-        _ => None,
+/// An option that is neither absent nor readable.
+struct Malformed;
+
+fn take_option(input: &mut &[u8]) -> Result<Option<u64>, Malformed> {
+    match take_byte(input) {
+        Some(0) => Ok(None),
+        Some(1) => take(input).map(Some).ok_or(Malformed),
+        Some(_) | None => Err(Malformed),
     }
 }
 
-fn take_u32(input: &mut &[u8]) -> Option<Option<u32>> {
-    match take_option(input)? {
-        Some(number) => u32::try_from(number).ok().map(Some),
-        None => Some(None),
-    }
+fn take_u32(input: &mut &[u8]) -> Result<Option<u32>, Malformed> {
+    let number = take_option(input)?.map(u32::try_from).transpose();
+    number.map_err(|_too_large| Malformed)
 }
 
 fn take_text<'a>(input: &mut &'a [u8]) -> Option<&'a str> {
