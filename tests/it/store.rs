@@ -1,4 +1,10 @@
 //! One conformance suite for every store, and what only the one on disk can show: restarts, damage, a full disk.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what surprises a test fails it; clippy takes only functions marked #[test] for tests"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -263,7 +269,9 @@ mod cases {
             refused => panic!("expected fenced, not {refused:?}"),
         }
         assert_eq!(recovered_tasks(store), std::slice::from_ref(&running));
-        for change in [Change::remove(&late), Change::redrive(&ended(&task(3), Status::Dead, 1), task_at(&task(3), 9))] {
+        let stale = task_at(&late, 1);
+        for change in [Change::remove(&stale), Change::redrive(&ended(&task(3), Status::Dead, 1), task_at(&task(3), 9))]
+        {
             assert!(matches!(store.commit(vec![change]).await, Err(CommitError::Fenced { .. })));
         }
         commit(store, vec![insert(&other)]).await;
@@ -384,7 +392,10 @@ mod cases {
         ];
         commit(store, changes).await;
         let again = row(store, TaskRef::parse("order:7").unwrap()).await.unwrap();
-        assert_eq!((again.header.key, store.record(by_key(&next)).await.unwrap().unwrap().attempts), (next.key, vec![]));
+        assert_eq!(
+            (again.header.key, store.record(by_key(&next)).await.unwrap().unwrap().attempts),
+            (next.key, vec![])
+        );
         commit(store, vec![Change::remove(&end)]).await;
         assert_eq!(key(store, batch).await.unwrap().ended, None, "a range of several has no one end");
     }
@@ -434,10 +445,18 @@ mod cases {
         let words = recovered(store).1.into_iter().map(|one| match one {
             Recovered::Name { kind, id, text } => format!("{kind:?} {} {text}", id.0),
             Recovered::Paused(id) => format!("paused {}", id.0),
-            Recovered::Task { header, damage } => format!("{:?} {damage:?}", header.key.to_i64() - task(0).key.to_i64()),
+            Recovered::Task { header, damage } => {
+                format!("{:?} {damage:?}", header.key.to_i64() - task(0).key.to_i64())
+            }
         });
         let expected = [
-            "Queue 0 default", "Queue 1 mail", "Lane 0 https://a.example:443", "paused 1", "1 None", "2 None", "3 None",
+            "Queue 0 default",
+            "Queue 1 mail",
+            "Lane 0 https://a.example:443",
+            "paused 1",
+            "1 None",
+            "2 None",
+            "3 None",
         ];
         assert_eq!(words.collect::<Vec<_>>(), expected);
     }
@@ -610,7 +629,8 @@ fn sqlite_a_directory_has_one_owner_who_is_named() {
     let second = SqliteStore::open(dir.path(), options()).unwrap_err();
     let message = second.to_string();
     assert!(matches!(second, StoreError::InUse { .. }), "{message}");
-    let owner = format!("in use by process {}; stop that one first, or give this one another data_dir", std::process::id());
+    let owner =
+        format!("in use by process {}; stop that one first, or give this one another data_dir", std::process::id());
     assert!(message.contains(&owner), "{message}");
     drop(first);
     open(dir.path());
@@ -662,6 +682,17 @@ async fn sqlite_refuses_what_it_cannot_read() {
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
 }
 
+fn damaged_tasks(store: &dyn Store) -> Vec<Header> {
+    let damaged = |one| match one {
+        Recovered::Task { header, damage: Some(damage) } => {
+            assert!(damage.to_string().starts_with("the record in table task, row "), "{damage}");
+            Some(*header)
+        }
+        Recovered::Task { .. } | Recovered::Name { .. } | Recovered::Paused(_) => None,
+    };
+    recovered(store).1.into_iter().filter_map(damaged).collect()
+}
+
 #[tokio::test]
 async fn sqlite_notices_a_damaged_header_and_lets_its_task_end() {
     let damages = [
@@ -679,13 +710,7 @@ async fn sqlite_notices_a_damaged_header_and_lets_its_task_end() {
         let store = open(dir.path());
         commit(&store, [names(), vec![insert(&task(1)), insert(&task(2))]].concat()).await;
         meddle(dir.path(), &format!("{damage}{}", task(1).key.to_i64()));
-        let mut bad = Vec::new();
-        for one in recovered(&store).1 {
-            if let Recovered::Task { header, damage: Some(damage) } = one {
-                assert!(damage.to_string().starts_with("the record in table task, row "), "{damage}");
-                bad.push(*header);
-            }
-        }
+        let bad = damaged_tasks(&store);
         let [bad] = bad.as_slice() else { panic!("exactly one is damaged after {damage}: {bad:?}") };
         assert_eq!(bad.key, task(1).key);
         let found = read_damage(row(&store, by_key(bad)).await);
@@ -713,7 +738,10 @@ async fn sqlite_notices_damaged_bodies_and_attempts() {
 
     // A row served from the wrong place has a checksum that is right, for another row.
     let (one, two) = (queued.key.to_i64(), task(2).key.to_i64());
-    meddle(dir.path(), &format!("UPDATE payload SET id = 5 WHERE id = {one}; UPDATE payload SET id = {one} WHERE id = {two}"));
+    meddle(
+        dir.path(),
+        &format!("UPDATE payload SET id = 5 WHERE id = {one}; UPDATE payload SET id = {one} WHERE id = {two}"),
+    );
     assert!(read_damage(row(&store, by_key(&queued)).await).ends_with("its checksum does not match"));
     assert!(read_damage(row(&store, by_key(&task(2))).await).ends_with("it is missing"));
     assert_eq!(page(&store, typed(), None, (9, 9)).await.rows, []);

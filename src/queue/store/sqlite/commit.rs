@@ -84,15 +84,8 @@ impl Writing<'_> {
         }
         let cells = record::body_cells(id, body);
         let name = body.name.as_ref().map(TaskName::as_str);
-        let row = (
-            id,
-            body.task_type.as_str(),
-            name,
-            cells.idempotency,
-            cells.meta,
-            body.payload.as_ref(),
-            cells.checksum,
-        );
+        let row =
+            (id, body.task_type.as_str(), name, cells.idempotency, cells.meta, body.payload.as_ref(), cells.checksum);
         self.execute("INSERT INTO payload VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", row)
     }
 
@@ -197,10 +190,7 @@ impl Writing<'_> {
         }
         let Some(hash) = idempotency else { return Ok(()) };
         let row = (unique_kind_code(UniqueKind::Idempotency), hash, id, record::status_code(ended));
-        self.execute(
-            "UPDATE unique_key SET ended = ?4 WHERE kind = ?1 AND hash = ?2 AND first = ?3 AND count = 1",
-            row,
-        )
+        self.execute("UPDATE unique_key SET ended = ?4 WHERE kind = ?1 AND hash = ?2 AND first = ?3 AND count = 1", row)
     }
 }
 

@@ -48,8 +48,7 @@ impl Disk {
     /// Watches the volume of `files`; `reserve` in bytes, `None` for the default.
     pub(super) fn new(files: Files, reserve: Option<u64>, clock: Clock) -> io::Result<Self> {
         let volume = volume(&files.dir)?;
-        let reserve =
-            reserve.unwrap_or_else(|| (volume.total / RESERVE_VOLUME_PARTS).min(RESERVE_BYTES_DEFAULT_MAX));
+        let reserve = reserve.unwrap_or_else(|| (volume.total / RESERVE_VOLUME_PARTS).min(RESERVE_BYTES_DEFAULT_MAX));
         let (reading, written, full) = (Mutex::default(), AtomicU64::new(0), AtomicBool::new(false));
         Ok(Self { files, reserve: reserve.max(RESERVE_BYTES_MIN), clock, reading, written, full })
     }

@@ -299,9 +299,8 @@ fn start_threads(
     inbox: Receiver<Command>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let (for_writer, for_checkpointer) = (Arc::clone(shared), Arc::clone(shared));
-    let writing = Builder::new()
-        .name(String::from("store-writer"))
-        .spawn(move || writer::run(writer, &for_writer, &inbox))?;
+    let writing =
+        Builder::new().name(String::from("store-writer")).spawn(move || writer::run(writer, &for_writer, &inbox))?;
     let checkpointing = Builder::new()
         .name(String::from("store-checkpoint"))
         .spawn(move || checkpoint::run(&checkpointer, &for_checkpointer))?;

@@ -14,8 +14,7 @@ use crate::queue::store::Damage;
 use crate::task::header::NameId;
 use crate::task::outcome::DeadReason;
 use crate::task::{
-    Attempt, Body, Header, IdTail, LeaseKind, OutcomeClass, Priority, Span, Status, TaskKey, TaskName, TaskType,
-    WallMs,
+    Attempt, Body, Header, IdTail, LeaseKind, OutcomeClass, Priority, Span, Status, TaskKey, TaskName, TaskType, WallMs,
 };
 
 use super::meta;
@@ -98,7 +97,7 @@ pub(super) fn read_header(row: &SqlRow<'_>) -> rusqlite::Result<(Header, Option<
         *cell = decoder.integer(row.get_ref(index + 1)?);
     }
     let checksum = decoder.integer(row.get_ref(CELLS + 1)?);
-    let header = decoder.header(id, cells);
+    let header = decoder.header(id, &cells);
     if checksum != Some(header_checksum(id, &cells)) {
         decoder.wrong.get_or_insert("its checksum does not match");
     }
@@ -150,7 +149,7 @@ impl Decoder {
         cell.map(WallMs::new)
     }
 
-    fn header(&mut self, id: i64, cells: HeaderCells) -> Header {
+    fn header(&mut self, id: i64, cells: &HeaderCells) -> Header {
         let [
             tail,
             queue,
@@ -175,7 +174,7 @@ impl Decoder {
             last_http_status,
             dead_reason,
             payload_bytes,
-        ] = cells;
+        ] = *cells;
         let flags = self.must(flags, Some, 0);
         Header {
             key: self.must(Some(id), TaskKey::from_i64, TaskKey::MIN),
@@ -228,7 +227,12 @@ pub(super) fn body_cells(id: i64, body: &Body) -> BodyCells {
     let name = body.name.as_ref().map(|name| name.as_str().as_bytes());
     let checksum = body_checksum(
         id,
-        [Some(body.task_type.as_str().as_bytes()), name, idempotency.as_ref().map(<[u8; 16]>::as_slice), meta.as_deref()],
+        [
+            Some(body.task_type.as_str().as_bytes()),
+            name,
+            idempotency.as_ref().map(<[u8; 16]>::as_slice),
+            meta.as_deref(),
+        ],
         &body.payload,
     );
     BodyCells { idempotency, meta, checksum }

@@ -39,9 +39,8 @@ pub(super) fn run(conn: &Connection, sink: &mut dyn FnMut(Recovered)) -> Result<
 
 fn each_name(conn: &Connection, sink: &mut dyn FnMut(Recovered)) -> Result<(), StoreError> {
     let mut statement = conn.prepare("SELECT kind, id, text FROM name ORDER BY kind, id").map_err(read_error)?;
-    let rows = statement.query_map([], |row| {
-        Ok((row.get::<_, i64>(0)?, NameId(row.get(1)?), row.get::<_, String>(2)?))
-    });
+    let rows =
+        statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, NameId(row.get(1)?), row.get::<_, String>(2)?)));
     for row in rows.map_err(read_error)? {
         let (code, id, text) = row.map_err(read_error)?;
         let kind = kind_from_code(code).ok_or_else(|| StoreError::Corrupt {

@@ -81,8 +81,7 @@ pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
 
 /// Makes the tables if there are none, and checks the format if there are. Says whether they were made.
 pub(super) fn prepare(conn: &Connection) -> Result<bool, StoreError> {
-    let tables: i64 =
-        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(read_error)?;
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(read_error)?;
     if tables == 0 {
         let script = format!("BEGIN IMMEDIATE; {TABLES} INSERT INTO meta VALUES ('format', {FORMAT}); COMMIT;");
         conn.execute_batch(&script).map_err(read_error)?;
