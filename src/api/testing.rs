@@ -143,6 +143,12 @@ impl Store for Shelf {
         Box::pin(async { Ok(Gathered { rows, unique: Vec::new() }) })
     }
 
+    fn rows(&self, keys: Vec<TaskKey>) -> Later<'_, Result<Vec<Option<Row>>, StoreError>> {
+        let rows = keys.iter().map(|key| self.0.iter().find(|record| record.row.header.key == *key));
+        let rows = rows.map(|record| record.map(|record| record.row.clone())).collect();
+        Box::pin(async { Ok(rows) })
+    }
+
     fn record(&self, task: TaskRef) -> Later<'_, Result<Option<TaskRecord>, StoreError>> {
         Box::pin(async move {
             match task.name.as_ref().map(crate::task::TaskName::as_str) {

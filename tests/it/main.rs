@@ -10,6 +10,8 @@ mod sim;
 #[cfg(test)]
 mod source;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tidy;
