@@ -1,8 +1,31 @@
 //! Configuration: read tolerantly, validated whole, every fault reported at once with its path and line.
+//!
+//! `raw` makes a tree of the file that keeps every line, `overrides` lays environment and flags into it, `shape` is the
+//! table of all keys and checks spelling, `validate` reads the tree into [`Config`] (`value`, `address`: the readers of
+//! single values; `section`: where it reads from). `show` writes a [`Config`] back as YAML. [`load`] is the whole way.
+//!
+//! Relative paths (`data_dir`, `certs_dir`, TLS and CA files) are relative to the current directory, wherever the file
+//! itself lies, so that the file and the flags mean the same by the same words.
 
+mod address;
+mod fault;
+mod load;
 pub mod model;
+mod overrides;
+mod raw;
+mod section;
+mod shape;
+mod show;
+mod validate;
+mod value;
 
+#[cfg(test)]
+mod tests;
+
+pub use fault::{ConfigFault, ConfigFaults, Origin};
+pub use load::{DEFAULT_FILE, FileSource, Flags, Loaded, Sources, environment, load};
 pub use model::{
     Bound, Config, EgressConfig, HostConfig, HostsConfig, LogFormat, LoggingConfig, MetricsConfig, QueueConfig,
     ServerConfig, StorageConfig, TlsConfig, TlsVersion, WorkersConfig,
 };
+pub use show::show;

@@ -10,7 +10,7 @@ use crate::task::limits;
 use crate::task::{LaneName, PriorityOrder, QueueName, RetryPolicy, Span};
 
 /// The whole configuration (DESIGN: one file, every key documented in `config.yaml`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where and how the API listens.
     pub server: ServerConfig,

@@ -37,6 +37,11 @@ pub enum Accepted {
         /// The row of the first task.
         first: Box<Row>,
     },
+    /// A batch in which every task repeats a named one that exists: nothing new was accepted.
+    Existing {
+        /// The ids, in order.
+        ids: Vec<PublicId>,
+    },
     /// A repeat: nothing new was accepted.
     Repeat {
         /// The tasks of the first request.
@@ -223,7 +228,7 @@ pub struct QueueView {
 
 /// A request to the engine. Pure data: the handle keeps the way back.
 #[derive(Debug, Clone)]
-pub(crate) enum Request {
+pub enum Request {
     /// Accept tasks.
     Accept(Box<Accept>),
     /// Do something to one task.
@@ -238,7 +243,7 @@ pub(crate) enum Request {
 
 /// The answer to a [`Request`], of the same kind.
 #[derive(Debug, Clone)]
-pub(crate) enum Answer {
+pub enum Answer {
     /// To `Accept`.
     Accept(Result<Accepted, AcceptError>),
     /// To `Task`.

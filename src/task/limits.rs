@@ -27,6 +27,10 @@ pub const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const SMALL_BODY_BYTES_MAX: usize = 64 * 1024;
 /// All request bodies being read at one time, in bytes.
 pub const BODIES_IN_FLIGHT_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// How long a request's body may take to arrive.
+pub const BODY_READ_MAX: Span = Span::from_secs(60);
+/// Characters of a caller's own `X-Request-Id`.
+pub const REQUEST_ID_LEN_MAX: usize = 128;
 /// Headers of one HTTP task.
 pub const TARGET_HEADERS_MAX: usize = 64;
 /// Headers of one HTTP task, names and values together, in bytes.
@@ -42,6 +46,10 @@ pub const PAGE_DEFAULT: u32 = 100;
 pub const PAGE_MAX: u32 = 1_000;
 /// Rows looked at for one page; a page may therefore be short.
 pub const PAGE_ROWS_SCANNED_MAX: u32 = 5_000;
+/// Payload bytes on one page, roughly: reached, the page ends early.
+pub const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Rows asked of the store in one step of a page, so that no page is held in memory as a whole before it is cut.
+pub const PAGE_STEP_ROWS: u32 = 100;
 
 /// Longest long poll (`?wait=`).
 pub const WAIT_MAX: Span = Span::from_secs(60);
@@ -62,6 +70,18 @@ pub const TIMEOUT_MIN: Span = Span::from_millis(1);
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a response body read and dropped so that its connection can be used again.
 pub const RESPONSE_DRAIN_BYTES_MAX: usize = 64 * 1024;
+/// Characters of a target's HTTP method.
+pub const TARGET_METHOD_LEN_MAX: usize = 32;
+/// Lookups of host names at one time: fewer than the threads that may block, which others need too.
+pub const DNS_LOOKUPS_MAX: usize = 128;
+/// Idle connections kept for one host.
+pub const CONNECTIONS_IDLE_PER_HOST_MAX: usize = 256;
+/// How long an idle connection is kept; shorter than most targets keep theirs, so that few are found closed.
+pub const CONNECTION_IDLE_MAX: Span = Span::from_secs(30);
+/// How often a busy HTTP/2 connection is asked whether it still lives.
+pub const HTTP2_PING_INTERVAL: Span = Span::from_secs(20);
+/// How long it may take to answer.
+pub const HTTP2_PING_ANSWER_MAX: Span = Span::from_secs(10);
 /// Characters kept of an attempt's error message.
 pub const ERROR_LEN_MAX: usize = 1_024;
 
@@ -115,9 +135,31 @@ pub const RESERVE_BYTES_DEFAULT_MAX: u64 = 256 * 1024 * 1024;
 /// `storage.reserve` at least, in bytes: two full commits.
 pub const RESERVE_BYTES_MIN: u64 = 2 * COMMIT_BYTES_MAX as u64;
 
+/// A configuration file, in bytes.
+pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
+/// How deep maps and lists of a configuration may be nested.
+pub const CONFIG_DEPTH_MAX: usize = 16;
+/// Bytes of a path in the configuration.
+pub const PATH_LEN_MAX: usize = 4_096;
+/// Queues of one server.
+pub const QUEUES_MAX: usize = 10_000;
+/// Hosts with limits of their own.
+pub const HOST_OVERRIDES_MAX: usize = 10_000;
+/// Entries of one `egress` list.
+pub const EGRESS_ENTRIES_MAX: usize = 1_000;
+/// What `max_tasks` and the `count` of `retention` and `dead_letters` may be.
+pub const TASKS_KEPT_MAX: u64 = 1_000_000_000;
+/// What `max_bytes`, `storage.reserve` and the `bytes` of `retention` and `dead_letters` may be (1 PiB).
+pub const BYTES_KEPT_MAX: u64 = 1 << 50;
+/// What the `age` of `retention` and `dead_letters` may be (ten years).
+pub const AGE_KEPT_MAX: Span = Span::from_secs(10 * 366 * 86_400);
+/// What `server.shutdown_grace` may be.
+pub const SHUTDOWN_GRACE_MAX: Span = Span::from_secs(3_600);
+
 const _: () = assert!(COMMIT_COMMANDS_MAX <= COMMANDS_QUEUED_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= COMMIT_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_DEFAULT <= PAYLOAD_BYTES_MAX);
 const _: () = assert!(PAGE_MAX <= PAGE_ROWS_SCANNED_MAX);
+const _: () = assert!(PAGE_MAX.div_ceil(PAGE_STEP_ROWS) * PAGE_STEP_ROWS <= PAGE_ROWS_SCANNED_MAX);
 const _: () = assert!(RESPONSE_HEAD_BYTES_MAX <= RESPONSE_DRAIN_BYTES_MAX);
 const _: () = assert!(BALLAST_BYTES <= RESERVE_BYTES_MIN);

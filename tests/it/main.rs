@@ -1,3 +1,19 @@
-//! The integration tests: one binary.
+//! The one binary of tests that look at sendoff from outside.
+//!
+//! Every module below carries `#[cfg(test)]`: it changes nothing here, and tells the lints that
+//! its free functions are test code too.
 
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod source;
+#[cfg(test)]
 mod store;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod tidy;
+#[cfg(test)]
+mod worker;

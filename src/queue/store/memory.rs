@@ -138,6 +138,10 @@ impl Store for MemoryStore {
         }))
     }
 
+    fn rows(&self, keys: Vec<TaskKey>) -> Later<'_, Result<Vec<Option<Row>>, StoreError>> {
+        ready(self.read(|state| keys.iter().map(|key| state.row(*key)).collect()))
+    }
+
     fn record(&self, task: TaskRef) -> Later<'_, Result<Option<TaskRecord>, StoreError>> {
         ready(self.read(|state| {
             let Some(key) = state.find(&task) else { return Ok(None) };

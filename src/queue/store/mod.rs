@@ -39,6 +39,9 @@ pub trait Store: Send + Sync + 'static {
     /// The rows and keys that commands named; one answer for each, in order.
     fn gather(&self, rows: Vec<TaskRef>, unique: Vec<UniqueId>) -> Later<'_, Result<Gathered, StoreError>>;
 
+    /// The rows of these keys; one answer for each, in order.
+    fn rows(&self, keys: Vec<TaskKey>) -> Later<'_, Result<Vec<Option<Row>>, StoreError>>;
+
     /// One task with its attempts.
     fn record(&self, task: TaskRef) -> Later<'_, Result<Option<TaskRecord>, StoreError>>;
 

@@ -27,7 +27,7 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::clock::Clock;
-use crate::task::TaskRef;
+use crate::task::{TaskKey, TaskRef};
 
 use super::{
     Change, CommitError, Gathered, Later, ListPage, ListQuery, OldestEnded, Pressure, Recovered, Recovery, Row, Store,
@@ -205,6 +205,10 @@ impl Store for SqliteStore {
 
     fn gather(&self, rows: Vec<TaskRef>, unique: Vec<UniqueId>) -> Later<'_, Result<Gathered, StoreError>> {
         self.read(move |reading| reading.gather(&rows, &unique))
+    }
+
+    fn rows(&self, keys: Vec<TaskKey>) -> Later<'_, Result<Vec<Option<Row>>, StoreError>> {
+        self.read(move |reading| reading.rows(&keys))
     }
 
     fn record(&self, task: TaskRef) -> Later<'_, Result<Option<TaskRecord>, StoreError>> {

@@ -55,6 +55,16 @@ impl<'a> Reading<'a> {
         })
     }
 
+    /// See [`crate::queue::store::Store::rows`].
+    pub(super) fn rows(&self, keys: &[TaskKey]) -> Result<Vec<Option<Row>>, StoreError> {
+        let known = self.names.read();
+        let row = |key: &TaskKey| {
+            let found = header(self.conn, *key).map_err(read_error)?;
+            found.map(|found| self.row(&known, found)).transpose()
+        };
+        keys.iter().map(row).collect()
+    }
+
     /// See [`crate::queue::store::Store::record`].
     pub(super) fn record(&self, task: &TaskRef) -> Result<Option<TaskRecord>, StoreError> {
         let Some(found) = self.find(task)? else { return Ok(None) };

@@ -1,0 +1,341 @@
+//! The only place that knows which status an error has: every problem the API can answer (RFC 9457).
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::queue::command::{AcceptError, EngineError, TaskActionError};
+use crate::queue::handle::{BulkError, WaitError};
+use crate::queue::store::StoreError;
+use crate::task::Fault;
+
+/// The stable code of a problem; documented in `docs/api.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Code {
+    MalformedJson,
+    InvalidQuery,
+    InvalidIdempotencyKey,
+    BodyUnreadable,
+    Unauthenticated,
+    NotFound,
+    NoSuchRoute,
+    MethodNotAllowed,
+    BodyTimeout,
+    WrongState,
+    TaskIdTaken,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    InvalidTask,
+    InvalidFilter,
+    UnknownQueue,
+    UnknownTaskType,
+    EgressRefused,
+    IdempotencyMismatch,
+    QueueFull,
+    Internal,
+    UnknownOutcome,
+    StorageDamaged,
+    Busy,
+    Stopping,
+    StorageFull,
+    StorageUnavailable,
+    NotReady,
+}
+
+impl Code {
+    /// The word, the status, the title.
+    fn row(self) -> (&'static str, StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::MalformedJson => ("malformed_json", S::BAD_REQUEST, "the body is not JSON"),
+            Self::InvalidQuery => ("invalid_query", S::BAD_REQUEST, "the query is not valid"),
+            Self::InvalidIdempotencyKey => {
+                ("invalid_idempotency_key", S::BAD_REQUEST, "the Idempotency-Key is not valid")
+            }
+            Self::BodyUnreadable => ("body_unreadable", S::BAD_REQUEST, "the body could not be read"),
+            Self::Unauthenticated => ("unauthenticated", S::UNAUTHORIZED, "an API key is needed"),
+            Self::NotFound => ("not_found", S::NOT_FOUND, "not found"),
+            Self::NoSuchRoute => ("no_such_route", S::NOT_FOUND, "there is nothing at this path"),
+            Self::MethodNotAllowed => ("method_not_allowed", S::METHOD_NOT_ALLOWED, "this method is not allowed here"),
+            Self::BodyTimeout => ("body_timeout", S::REQUEST_TIMEOUT, "the body took too long to arrive"),
+            Self::WrongState => ("wrong_state", S::CONFLICT, "the task's state does not allow this"),
+            Self::TaskIdTaken => ("task_id_taken", S::CONFLICT, "another task has this task_id"),
+            Self::BodyTooLarge => ("body_too_large", S::PAYLOAD_TOO_LARGE, "the body is too large"),
+            Self::UnsupportedMediaType => {
+                ("unsupported_media_type", S::UNSUPPORTED_MEDIA_TYPE, "the body has to be JSON")
+            }
+            Self::InvalidTask => ("invalid_task", S::UNPROCESSABLE_ENTITY, "the task is not valid"),
+            Self::InvalidFilter => ("invalid_filter", S::UNPROCESSABLE_ENTITY, "the filter is not valid"),
+            Self::UnknownQueue => ("unknown_queue", S::UNPROCESSABLE_ENTITY, "there is no such queue"),
+            Self::UnknownTaskType => ("unknown_task_type", S::UNPROCESSABLE_ENTITY, "there is no such task type"),
+            Self::EgressRefused => ("egress_refused", S::UNPROCESSABLE_ENTITY, "the target may not be called"),
+            Self::IdempotencyMismatch => {
+                ("idempotency_mismatch", S::UNPROCESSABLE_ENTITY, "the Idempotency-Key was used for something else")
+            }
+            Self::QueueFull => ("queue_full", S::TOO_MANY_REQUESTS, "the queue is full"),
+            Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "the server made a mistake"),
+            Self::UnknownOutcome => {
+                ("unknown_outcome", S::INTERNAL_SERVER_ERROR, "it is not known whether this was done")
+            }
+            Self::StorageDamaged => ("storage_damaged", S::INTERNAL_SERVER_ERROR, "the store is damaged"),
+            Self::Busy => ("busy", S::SERVICE_UNAVAILABLE, "the server is busy"),
+            Self::Stopping => ("stopping", S::SERVICE_UNAVAILABLE, "the server is stopping"),
+            Self::StorageFull => ("storage_full", S::SERVICE_UNAVAILABLE, "the disk is nearly full"),
+            Self::StorageUnavailable => {
+                ("storage_unavailable", S::SERVICE_UNAVAILABLE, "the store cannot be read at the moment")
+            }
+            Self::NotReady => ("not_ready", S::SERVICE_UNAVAILABLE, "the server is not ready"),
+        }
+    }
+
+    /// The public word.
+    pub(super) fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
+    /// Seconds after which a repeat makes sense, for those that pass.
+    fn retry_after_secs(self) -> Option<u32> {
+        if matches!(self, Self::Busy | Self::QueueFull | Self::StorageUnavailable) {
+            Some(1)
+        } else if matches!(self, Self::Stopping | Self::NotReady) {
+            Some(5)
+        } else {
+            (self == Self::StorageFull).then_some(30)
+        }
+    }
+}
+
+/// Where in a request a fault is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Place {
+    /// A JSON pointer into the body.
+    Pointer(String),
+    /// A parameter of the query.
+    Parameter(String),
+}
+
+/// One of a problem's `errors`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Item {
+    #[serde(flatten)]
+    place: Place,
+    detail: String,
+}
+
+/// What went wrong with a request. As a response it has no body yet: the outermost layer, which knows the request id,
+/// renders it ([`Problem::render`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    code: Code,
+    detail: String,
+    errors: Vec<Item>,
+    challenge: Option<&'static str>,
+    cause: Option<String>,
+}
+
+/// The body of a problem, in the order people read it.
+#[derive(Serialize)]
+struct ProblemBody<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    code: &'a str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "<[Item]>::is_empty")]
+    errors: &'a [Item],
+    request_id: &'a str,
+}
+
+impl Problem {
+    /// A problem with a sentence about this occurrence.
+    pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new(), challenge: None, cause: None }
+    }
+
+    /// Faults of the body. `code` is their common kind.
+    pub(super) fn faults(code: Code, faults: Vec<Fault>) -> Self {
+        let errors = faults
+            .into_iter()
+            .map(|fault| Item { place: Place::Pointer(fault.pointer), detail: fault.detail })
+            .collect();
+        Self { errors, ..Self::new(code, "") }.summed_up()
+    }
+
+    /// Faults of the query: (parameter, what is wrong).
+    pub(super) fn query(faults: Vec<(String, String)>) -> Self {
+        let errors = faults.into_iter().map(|(name, detail)| Item { place: Place::Parameter(name), detail }).collect();
+        Self { errors, ..Self::new(Code::InvalidQuery, "") }.summed_up()
+    }
+
+    /// With the first fault as the detail, and how many there are.
+    fn summed_up(mut self) -> Self {
+        if let Some(Item { place: Place::Pointer(at) | Place::Parameter(at), detail }) = self.errors.first() {
+            let more = self.errors.len() - 1;
+            let at = if at.is_empty() { "the body" } else { at };
+            self.detail =
+                if more == 0 { format!("{at}: {detail}") } else { format!("{at}: {detail} (and {more} more)") };
+        }
+        self
+    }
+
+    /// No key, or one that nobody holds (`rejected`): RFC 6750 section 3.
+    pub(super) fn unauthenticated(rejected: bool) -> Self {
+        let (detail, challenge) = if rejected {
+            ("this API key is not known", r#"Bearer error="invalid_token""#)
+        } else {
+            ("send an API key: `Authorization: Bearer so_…`", "Bearer")
+        };
+        Self { challenge: Some(challenge), ..Self::new(Code::Unauthenticated, detail) }
+    }
+
+    /// There is no such task.
+    pub(super) fn no_task() -> Self {
+        Self::new(Code::NotFound, "there is no such task, or its record was removed")
+    }
+
+    /// There is no such queue (as a resource: what a task names wrongly is `unknown_queue`).
+    pub(super) fn no_queue() -> Self {
+        Self::new(Code::NotFound, "there is no such queue")
+    }
+
+    /// JSON that does not parse.
+    pub(super) fn malformed(error: &serde_json::Error) -> Self {
+        Self::new(Code::MalformedJson, error.to_string())
+    }
+
+    /// A mistake of ours.
+    pub(super) fn internal(cause: impl Into<String>) -> Self {
+        let detail = "whether the request was carried out is not known: repeat it with the same Idempotency-Key";
+        Self { cause: Some(cause.into()), ..Self::new(Code::Internal, detail) }
+    }
+
+    /// Its stable code.
+    pub(super) fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What operators should know and callers need not.
+    pub(super) fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+
+    /// The body: `application/problem+json`.
+    pub(super) fn render(&self, request_id: &str) -> Vec<u8> {
+        let (code, status, title) = self.code.row();
+        let body = ProblemBody {
+            r#type: format!("urn:sendoff:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            code,
+            detail: &self.detail,
+            errors: &self.errors,
+            request_id,
+        };
+        // Strings and numbers only: there is nothing in it that could not be written.
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
+
+    /// Why tasks were not accepted; `in_batch` says whether pointers start with the task's index.
+    pub(super) fn accept(error: AcceptError, in_batch: bool) -> Self {
+        let pointer =
+            |index: usize, field: &str| if in_batch { format!("/{index}/{field}") } else { format!("/{field}") };
+        let text = error.to_string();
+        match error {
+            AcceptError::UnknownQueue { index, nearest, .. } => {
+                let hint = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+                Self::faults(Code::UnknownQueue, vec![Fault::new(pointer(index, "queue"), text + &hint)])
+            }
+            AcceptError::RetryPolicy { index, .. } => {
+                Self::faults(Code::InvalidTask, vec![Fault::new(pointer(index, "retry"), text)])
+            }
+            AcceptError::NameTaken { index, .. } => {
+                Self::faults(Code::TaskIdTaken, vec![Fault::new(pointer(index, "task_id"), text)])
+            }
+            AcceptError::IdempotencyMismatch => Self::new(Code::IdempotencyMismatch, text),
+            AcceptError::QueueFull { .. } => Self::new(Code::QueueFull, text),
+            AcceptError::StorageFull { .. } => Self::new(Code::StorageFull, text),
+            AcceptError::Engine(error) => error.into(),
+        }
+    }
+}
+
+impl From<EngineError> for Problem {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Busy => Self::new(Code::Busy, "nothing was done: try again soon"),
+            EngineError::Stopping => Self::new(Code::Stopping, "nothing was done: try again when it is back"),
+            EngineError::Unknown => Self::new(
+                Code::UnknownOutcome,
+                "the server stopped before it could tell: repeat the request, with the same Idempotency-Key if it had one",
+            ),
+        }
+    }
+}
+
+impl From<TaskActionError> for Problem {
+    fn from(error: TaskActionError) -> Self {
+        match error {
+            TaskActionError::NotFound => Self::no_task(),
+            TaskActionError::WrongState { .. } => Self::new(Code::WrongState, error.to_string()),
+            TaskActionError::Engine(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let problem = match &error {
+            StoreError::Corrupt { .. } => Self::new(Code::StorageDamaged, "the store is damaged: see the server's log"),
+            StoreError::Unavailable(_) | StoreError::InUse { .. } | StoreError::Format { .. } => {
+                Self::new(Code::StorageUnavailable, "the store could not be read: see the server's log")
+            }
+        };
+        Self { cause: Some(with_sources(&error)), ..problem }
+    }
+}
+
+impl From<BulkError> for Problem {
+    fn from(error: BulkError) -> Self {
+        match error {
+            BulkError::Engine(error) => error.into(),
+            BulkError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<WaitError> for Problem {
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::Engine(error) => error.into(),
+            WaitError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// An error with everything that lies behind it, on one line.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.code.row().1.into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(challenge) = self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Some(secs) = self.code.retry_after_secs() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}

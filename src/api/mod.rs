@@ -1,0 +1,33 @@
+//! The HTTP interface: JSON over HTTPS, problems as RFC 9457.
+//!
+//! ```text
+//! request ─▶ layers (request id, key, panics) ─▶ router ─▶ one handler a verb ─▶ Queues
+//!                                                 │          │   ▲
+//!                                              extract     wire  wire_view      JSON ↔ words
+//! answer  ◀─ layers (renders problems) ◀──────────┴──── error (status codes)
+//! ```
+//!
+//! A handler parses at the door ([`wire`], [`extract`]), asks the [`Queues`](crate::queue::Queues) handle, and shows the
+//! answer ([`wire_view`]). It knows nothing of engine, store, or targets: what a payload must look like, who holds a
+//! key, and what the metrics say comes in through [`Wiring`].
+
+mod batch;
+mod connection;
+mod dlq;
+mod error;
+mod extract;
+mod layers;
+mod ops;
+mod queues;
+mod router;
+pub mod server;
+mod state;
+mod tasks;
+#[cfg(test)]
+mod testing;
+mod wire;
+mod wire_task;
+mod wire_view;
+
+pub use router::{metrics_only, router};
+pub use state::{Access, Api, Authenticate, Caller, CheckPayload, MetricsText, OnAccess, PayloadError, Ready, Wiring};

@@ -1,0 +1,168 @@
+//! What every handler holds, and the few closures through which the rest of the program is wired in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use tokio::sync::Semaphore;
+
+use crate::clock::{Chance, Clock};
+use crate::queue::Queues;
+use crate::queue::command::QueueView;
+use crate::task::limits::{BODIES_IN_FLIGHT_BYTES_MAX, WAITERS_MAX};
+use crate::task::{Fault, LaneName, TaskType, WallMs};
+
+/// Who presented a key: the scope of an `Idempotency-Key`, and a name for the access log. Never the key itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The public part of the key.
+    pub id: Arc<str>,
+}
+
+/// Why a payload cannot be accepted for its task type.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PayloadError {
+    /// Its parts are wrong; pointers are relative to the payload.
+    Faults(Vec<Fault>),
+    /// Its target may not be called.
+    EgressRefused {
+        /// The address or name, the rule that refuses it, and the configuration line to change.
+        detail: String,
+    },
+    /// Nothing runs this type.
+    UnknownType {
+        /// The nearest type that exists.
+        nearest: Option<String>,
+    },
+}
+
+/// Checks a payload (JSON text) for its task type, and names the lane the task belongs to.
+pub type CheckPayload = Arc<dyn Fn(&TaskType, &[u8]) -> Result<LaneName, PayloadError> + Send + Sync>;
+
+/// Tells who holds a presented key; `None` when nobody does. Compares in constant time.
+pub type Authenticate = Arc<dyn Fn(&str) -> Option<Caller> + Send + Sync>;
+
+/// Renders all metrics as `OpenMetrics` text; takes over how the queues stand first.
+pub type MetricsText = Arc<dyn Fn(&[QueueView], WallMs) -> String + Send + Sync>;
+
+/// Whether the server takes new work (`/readyz`).
+pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Told of every answer.
+pub type OnAccess = Arc<dyn Fn(&Access) + Send + Sync>;
+
+/// One answered request, for logs and metrics.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// The id the caller gave, or ours.
+    pub request_id: Arc<str>,
+    /// The method.
+    pub method: Method,
+    /// The route (`/tasks/{id}`), not the path: bounded, and without ids. `None` when nothing matched.
+    pub route: Option<String>,
+    /// The answer's status.
+    pub status: StatusCode,
+    /// The stable code of a problem.
+    pub code: Option<&'static str>,
+    /// What lay behind a problem, for operators; never shown to the caller.
+    pub cause: Option<String>,
+    /// Who asked, once that was known.
+    pub caller: Option<Caller>,
+    /// From the request's headers to the answer's.
+    pub took: Duration,
+}
+
+/// What the composition root hands to the API.
+#[derive(Clone)]
+pub struct Wiring {
+    /// The engine and the store's read side.
+    pub queues: Queues,
+    /// Time.
+    pub clock: Clock,
+    /// Chance, for request ids.
+    pub chance: Chance,
+    /// Checks payloads.
+    pub check_payload: CheckPayload,
+    /// Checks keys.
+    pub authenticate: Authenticate,
+    /// Renders `/metrics`.
+    pub metrics: MetricsText,
+    /// Answers `/readyz`.
+    pub ready: Ready,
+    /// Told of every answer.
+    pub on_access: OnAccess,
+    /// `limits.payload_bytes`.
+    pub payload_bytes_max: u64,
+}
+
+/// What every handler holds. Cheap to clone.
+#[derive(Clone)]
+pub struct Api(Arc<Shared>);
+
+struct Shared {
+    wiring: Wiring,
+    bodies: Arc<Semaphore>,
+    waiters: Arc<Semaphore>,
+    request_id_seed: u64,
+    requests: AtomicU64,
+}
+
+impl Api {
+    /// Puts the API together.
+    pub fn new(mut wiring: Wiring) -> Self {
+        let request_id_seed = wiring.chance.draw();
+        Self(Arc::new(Shared {
+            wiring,
+            bodies: Arc::new(Semaphore::new(BODIES_IN_FLIGHT_BYTES_MAX)),
+            waiters: Arc::new(Semaphore::new(WAITERS_MAX)),
+            request_id_seed,
+            requests: AtomicU64::new(0),
+        }))
+    }
+
+    pub(super) fn wiring(&self) -> &Wiring {
+        &self.0.wiring
+    }
+
+    pub(super) fn queues(&self) -> &Queues {
+        &self.0.wiring.queues
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.0.wiring.clock
+    }
+
+    /// One permit a byte of request bodies in memory.
+    pub(super) fn bodies(&self) -> &Arc<Semaphore> {
+        &self.0.bodies
+    }
+
+    /// One permit a long poll.
+    pub(super) fn waiters(&self) -> &Arc<Semaphore> {
+        &self.0.waiters
+    }
+
+    /// A new request id: a `UUIDv7` of the clock and of a counted stream of chance (no lock, no system call).
+    pub(super) fn request_id(&self) -> Arc<str> {
+        let count = self.0.requests.fetch_add(1, Ordering::Relaxed);
+        let mut chance = Chance::from_seed(self.0.request_id_seed ^ count.rotate_left(32));
+        let mut random = [0_u8; 10];
+        let drawn = [chance.draw().to_be_bytes(), chance.draw().to_be_bytes()].concat();
+        random.iter_mut().zip(drawn).for_each(|(to, from)| *to = from);
+        let ms = u64::try_from(self.clock().now().wall.get()).unwrap_or(0);
+        Arc::from(uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid().hyphenated().to_string())
+    }
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Api")
+    }
+}
+
+impl std::fmt::Debug for Wiring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Wiring")
+    }
+}

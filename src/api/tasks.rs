@@ -1,0 +1,243 @@
+//! `/tasks`: enqueue one, look, wait, cancel, run now.
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, http::HeaderName};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+
+use crate::queue::command::{Accept, Accepted, Idempotency, TaskAction};
+use crate::queue::store::{IdRange, ListQuery, Row, TaskFilter, TaskRecord, digest, idempotency_hash};
+use crate::task::limits::{
+    PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, PAGE_ROWS_SCANNED_MAX, PAGE_STEP_ROWS, TASK_ENVELOPE_BYTES_MAX, WAIT_MAX,
+};
+use crate::task::{Span, Status, TaskId, TaskKey, TaskRef, WallMs};
+
+use super::error::{Code, Problem};
+use super::extract::{NoQuery, Prefixed, Query, TaskInPath, idempotency_key, json_body};
+use super::state::{Api, Caller};
+use super::wire_task::{Rules, one};
+use super::wire_view::{self, TaskView};
+
+/// Says that an answer repeats an earlier one.
+pub(super) const REPLAYED: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
+
+/// `POST /tasks`.
+pub(super) async fn create(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    at: Prefixed,
+    _: NoQuery,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let key = idempotency_key(&parts.headers)?;
+    let limit = usize::try_from(api.wiring().payload_bytes_max).unwrap_or(usize::MAX);
+    let raw = json_body(&api, &parts.headers, body, limit.saturating_add(TASK_ENVELOPE_BYTES_MAX)).await?;
+    let now = api.clock().now().wall;
+    let spec = one(raw.text()?, &rules(&api, now))?;
+    let idempotency = idempotency(&caller, &at, key, &raw.bytes);
+    let accepted = api.queues().accept(Accept { specs: vec![spec], idempotency }).await;
+    match accepted.map_err(|error| Problem::accept(error, false))? {
+        Accepted::New { first, .. } => {
+            let view = wire_view::task(&first, Some(&[]), api.clock().now().wall);
+            // Every character of an id stands in a path as it is.
+            let location = format!("{}/tasks/{}", at.prefix, view.task_id);
+            Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)).into_response())
+        }
+        Accepted::Repeat { range, ended } => repeat(&api, range, ended).await,
+        Accepted::Existing { .. } => Err(Problem::internal("a single task was answered as a batch".to_owned())),
+    }
+}
+
+/// The answer to a repeat: the first task as it is now; what is still known of it, if it was removed.
+async fn repeat(api: &Api, range: IdRange, ended: Option<Status>) -> Result<Response, Problem> {
+    #[derive(Serialize)]
+    struct Gone {
+        task_id: String,
+        status: Option<&'static str>,
+    }
+    let id = TaskId { key: range.first, tail: range.tail };
+    let Some(record) = api.queues().get(TaskRef::by_id(id)).await? else {
+        let gone = Gone { task_id: id.to_string(), status: ended.map(Status::as_str) };
+        return Ok((StatusCode::OK, [REPLAYED], Json(gone)).into_response());
+    };
+    Ok((StatusCode::OK, [REPLAYED], shown(api, &record)).into_response())
+}
+
+/// What tasks are checked against.
+pub(super) fn rules(api: &Api, now: WallMs) -> Rules<'_> {
+    let wiring = api.wiring();
+    Rules { now, payload_bytes_max: wiring.payload_bytes_max, check: &wiring.check_payload }
+}
+
+/// The key as the engine knows it: its scope is caller, method, and path without `/v1`.
+pub(super) fn idempotency(caller: &Caller, at: &Prefixed, key: Option<&str>, body: &[u8]) -> Option<Idempotency> {
+    key.map(|key| Idempotency { hash: idempotency_hash(&caller.id, "POST", &at.path, key), digest: digest(body) })
+}
+
+/// A task with its history, as an answer.
+pub(super) fn shown(api: &Api, record: &TaskRecord) -> Response {
+    Json(wire_view::task(&record.row, Some(&record.attempts), api.clock().now().wall)).into_response()
+}
+
+/// `GET /tasks`.
+pub(super) async fn list(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        tasks: Vec<TaskView<'a>>,
+        next: Option<String>,
+    }
+    let known = ["queue", "status", "task_type", "label.", "limit", "cursor"];
+    let asked = PageAsked::read(Query::read(request.uri().query(), &known))?;
+    let page = page(&api, asked).await?;
+    let now = api.clock().now().wall;
+    let tasks = page.rows.iter().map(|row| wire_view::task(row, None, now)).collect();
+    Ok(Json(Body { tasks, next: page.next }).into_response())
+}
+
+/// Which page is asked for.
+pub(super) struct PageAsked {
+    /// Which tasks.
+    pub(super) filter: TaskFilter,
+    limit: u32,
+    before: Option<TaskKey>,
+}
+
+impl PageAsked {
+    /// Reads filter, `limit` and `cursor`.
+    pub(super) fn read(mut query: Query<'_>) -> Result<Self, Problem> {
+        let filter = query.filter();
+        let limit = query.get("limit", |text| {
+            let number = text.parse::<u32>().ok().filter(|number| (1..=PAGE_MAX).contains(number));
+            number.ok_or_else(|| format!("has to be a whole number from 1 to {PAGE_MAX}"))
+        });
+        let before = query.get("cursor", |text| cursor(text).ok_or("is not a cursor that this server gave"));
+        query.finish(|_| Self { filter, limit: limit.unwrap_or(PAGE_DEFAULT), before })
+    }
+}
+
+/// A page of tasks.
+pub(super) struct Page {
+    /// The tasks, newest first.
+    pub(super) rows: Vec<Row>,
+    /// The cursor of the next page, if there is one.
+    pub(super) next: Option<String>,
+}
+
+/// Reads a page in steps, so that large payloads end it early instead of filling the memory. All steps together look at
+/// no more than [`PAGE_ROWS_SCANNED_MAX`] rows.
+pub(super) async fn page(api: &Api, asked: PageAsked) -> Result<Page, Problem> {
+    let steps = asked.limit.div_ceil(PAGE_STEP_ROWS).max(1);
+    let (mut rows, mut bytes, mut before) = (Vec::new(), 0_usize, asked.before);
+    for _ in 0..steps {
+        let left = asked.limit.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
+        let query = ListQuery {
+            filter: asked.filter.clone(),
+            before,
+            limit: left.min(PAGE_STEP_ROWS),
+            scan_max: PAGE_ROWS_SCANNED_MAX / steps,
+        };
+        let step = api.queues().list(query).await?;
+        before = step.next;
+        let mut step_rows = step.rows.into_iter().peekable();
+        while let Some(row) = step_rows.next() {
+            bytes = bytes.saturating_add(row.body.as_ref().map_or(0, |body| body.payload.len()));
+            let key = row.header.key;
+            rows.push(row);
+            if bytes >= PAGE_BYTES_MAX && (step_rows.peek().is_some() || before.is_some()) {
+                return Ok(Page { rows, next: Some(cursor_text(key)) });
+            }
+        }
+        if before.is_none() || rows.len() >= asked.limit as usize {
+            break;
+        }
+    }
+    Ok(Page { rows, next: before.map(cursor_text) })
+}
+
+/// Cursors of another make are refused by their first byte.
+const CURSOR_VERSION: u8 = 1;
+
+fn cursor_text(key: TaskKey) -> String {
+    let mut bytes = vec![CURSOR_VERSION];
+    bytes.extend(key.to_i64().to_be_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn cursor(text: &str) -> Option<TaskKey> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (version, key) = bytes.split_first()?;
+    let key = (*version == CURSOR_VERSION).then(|| <[u8; 8]>::try_from(key).ok())??;
+    TaskKey::from_i64(i64::from_be_bytes(key))
+}
+
+/// `GET /tasks/{id}`, `?wait=30s`.
+pub(super) async fn show(
+    State(api): State<Api>,
+    TaskInPath(task): TaskInPath,
+    request: Request,
+) -> Result<Response, Problem> {
+    let mut query = Query::read(request.uri().query(), &["wait"]);
+    let wait = query.get("wait", |text| match Span::parse(text) {
+        Ok(span) if span > WAIT_MAX => Err(format!("at most {WAIT_MAX}, not {span}")),
+        Ok(span) => Ok(span),
+        Err(error) => Err(error.to_string()),
+    });
+    let wait = query.finish(|_| wait)?.filter(|wait| *wait > Span::default());
+    let record = match wait {
+        None => api.queues().get(task).await?,
+        Some(wait) => {
+            let _waiter = api.waiters().try_acquire().map_err(|_all_taken| {
+                Problem::new(Code::Busy, "too many requests wait for the end of a task: ask without `wait`")
+            })?;
+            api.queues().wait(task, wait.to_duration()).await?
+        }
+    };
+    Ok(shown(&api, &record.ok_or_else(Problem::no_task)?))
+}
+
+/// `DELETE /tasks/{id}`.
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    TaskInPath(task): TaskInPath,
+    _: NoQuery,
+) -> Result<Response, Problem> {
+    act(&api, TaskAction::Cancel, task).await
+}
+
+/// `POST /tasks/{id}/run`.
+pub(super) async fn run(State(api): State<Api>, TaskInPath(task): TaskInPath, _: NoQuery) -> Result<Response, Problem> {
+    act(&api, TaskAction::Run, task).await
+}
+
+/// Does something to one task, and answers with the task as it is then.
+pub(super) async fn act(api: &Api, action: TaskAction, task: TaskRef) -> Result<Response, Problem> {
+    let row = api.queues().act(action, task).await?;
+    // It is done, whatever reading the history says: without it the answer has no `attempts`.
+    let record = api.queues().get(TaskRef::by_id(row.header.id())).await.ok().flatten();
+    let attempts = record.map(|record| record.attempts);
+    Ok(Json(wire_view::task(&row, attempts.as_deref(), api.clock().now().wall)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_read_back_and_others_do_not() {
+        for raw in [0, 1, 1 << 40, i64::MAX] {
+            let key = TaskKey::from_i64(raw).unwrap();
+            assert_eq!(cursor(&cursor_text(key)), Some(key));
+        }
+        let other_version = URL_SAFE_NO_PAD.encode([2, 0, 0, 0, 0, 0, 0, 0, 1]);
+        let negative = URL_SAFE_NO_PAD.encode([1, 255, 0, 0, 0, 0, 0, 0, 1]);
+        for text in ["", "x", "AQ", "AQAAAAAAAAABAA", &other_version, &negative] {
+            assert_eq!(cursor(text), None, "{text}");
+        }
+    }
+}

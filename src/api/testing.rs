@@ -1,0 +1,1 @@
+//! A router over a scripted engine, for the tests of this module.

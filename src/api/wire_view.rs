@@ -1,0 +1,345 @@
+//! Words to JSON: how a task and a queue look, built here and nowhere else.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::config::{Bound, QueueConfig};
+use crate::queue::command::QueueView;
+use crate::queue::store::Row;
+use crate::task::outcome::{OnStatus, OutcomeClass};
+use crate::task::{Attempt, Body, Header, PriorityOrder, RetryOverrides, RetryPolicy, Span, Status, WallMs};
+
+use super::wire::Fields;
+
+/// A value that JSON carries as the text people read.
+#[derive(Debug, Clone, Copy)]
+struct Shown<T>(T);
+
+impl<T: Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// A task as callers see it.
+#[derive(Serialize)]
+pub(super) struct TaskView<'a> {
+    /// What its client calls it.
+    pub(super) task_id: String,
+    task_type: Option<&'a str>,
+    queue: &'a str,
+    status: &'static str,
+    priority: u8,
+    payload: Option<Cow<'a, RawValue>>,
+    labels: BTreeMap<&'a str, &'a str>,
+    run_at: Shown<WallMs>,
+    expires_at: Option<Shown<WallMs>>,
+    timeout: Option<Shown<Span>>,
+    retry: OverridesShown<'a>,
+    submitted_at: Shown<WallMs>,
+    processed_at: Option<Shown<WallMs>>,
+    series: u32,
+    attempt_count: u32,
+    retry_count: u32,
+    last_error: Option<LastError<'a>>,
+    dead_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<Vec<AttemptShown<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damaged: Option<Cow<'a, str>>,
+}
+
+#[derive(Serialize)]
+struct LastError<'a> {
+    class: &'static str,
+    http_status: Option<u16>,
+    error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct AttemptShown<'a> {
+    ordinal: u32,
+    series: u32,
+    number: u32,
+    started_at: Shown<WallMs>,
+    took_ms: u64,
+    class: &'static str,
+    http_status: Option<u16>,
+    error: Option<&'a str>,
+    response: Option<ResponseShown<'a>>,
+}
+
+/// The first bytes of an answer's body.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ResponseShown<'a> {
+    Text(&'a str),
+    Base64(String),
+}
+
+#[derive(Serialize)]
+struct OverridesShown<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_backoff: Option<Shown<Span>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_backoff: Option<Shown<Span>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_doublings: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_retry_duration: Option<Shown<Span>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jitter: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_when: Option<&'static str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "on_status")]
+    on_status: &'a OnStatus,
+}
+
+fn on_status<S: Serializer>(table: &&OnStatus, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(table.iter().map(|(status, action)| (status, action.as_str())))
+}
+
+impl<'a> From<&'a RetryOverrides> for OverridesShown<'a> {
+    fn from(retry: &'a RetryOverrides) -> Self {
+        Self {
+            max_attempts: retry.max_attempts,
+            min_backoff: retry.min_backoff.map(Shown),
+            max_backoff: retry.max_backoff.map(Shown),
+            max_doublings: retry.max_doublings,
+            max_retry_duration: retry.max_retry_duration.map(Shown),
+            jitter: retry.jitter,
+            stop_when: retry.stop_when.map(crate::task::StopWhen::as_str),
+            on_status: &retry.on_status,
+        }
+    }
+}
+
+/// What a damaged record still says about retrying: nothing.
+static NO_OVERRIDES: RetryOverrides = RetryOverrides {
+    max_attempts: None,
+    min_backoff: None,
+    max_backoff: None,
+    max_doublings: None,
+    max_retry_duration: None,
+    jitter: None,
+    stop_when: None,
+    on_status: BTreeMap::new(),
+};
+
+/// A task as callers see it at `now`; `attempts` where the view is of this task alone.
+pub(super) fn task<'a>(row: &'a Row, attempts: Option<&'a [Attempt]>, now: WallMs) -> TaskView<'a> {
+    let header = &row.header;
+    let body = row.body.as_deref();
+    let payload = body.ok().map(payload);
+    let damaged = match (&row.body, &payload) {
+        (Err(damage), _) => Some(Cow::Borrowed(damage.what.as_str())),
+        (Ok(_), Some(None)) => Some(Cow::Borrowed("the stored payload is not JSON")),
+        (Ok(_), _) => None,
+    };
+    TaskView {
+        task_id: row.public_id().to_string(),
+        task_type: body.ok().map(|body| body.task_type.as_str()),
+        queue: row.queue.as_str(),
+        status: row.status_at(now).as_str(),
+        priority: header.priority.get(),
+        payload: payload.flatten(),
+        labels: body.map(labels).unwrap_or_default(),
+        run_at: Shown(header.due),
+        expires_at: header.expires_at.map(Shown),
+        timeout: body.ok().and_then(|body| body.timeout).map(Shown),
+        retry: body.map_or(&NO_OVERRIDES, |body| &body.retry).into(),
+        submitted_at: Shown(header.submitted_at),
+        processed_at: header.status.has_ended().then_some(Shown(header.changed_at)),
+        series: header.series,
+        attempt_count: header.attempts,
+        retry_count: header.retry_count(),
+        last_error: last_error(header, attempts),
+        dead_reason: header.dead_reason.map(crate::task::outcome::DeadReason::as_str),
+        attempts: attempts.map(|attempts| attempts.iter().map(attempt).collect()),
+        damaged,
+    }
+}
+
+fn labels(body: &Body) -> BTreeMap<&str, &str> {
+    body.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
+/// What went wrong last; nothing for tasks that succeeded, or whose last attempt did.
+fn last_error<'a>(header: &Header, attempts: Option<&'a [Attempt]>) -> Option<LastError<'a>> {
+    let class = header.last_class?;
+    // An answer of 2xx is an error where `on_status` makes it one.
+    if header.status == Status::Succeeded || (class == OutcomeClass::Ok && header.status != Status::Dead) {
+        return None;
+    }
+    let last = attempts.and_then(<[Attempt]>::last).filter(|attempt| attempt.class == class);
+    Some(LastError {
+        class: class.as_str(),
+        http_status: header.last_http_status,
+        error: last.and_then(|attempt| attempt.error.as_deref()),
+    })
+}
+
+fn attempt(attempt: &Attempt) -> AttemptShown<'_> {
+    AttemptShown {
+        ordinal: attempt.ordinal,
+        series: attempt.series,
+        number: attempt.number,
+        started_at: Shown(attempt.started_at),
+        took_ms: attempt.took.as_millis(),
+        class: attempt.class.as_str(),
+        http_status: attempt.http_status,
+        error: attempt.error.as_deref(),
+        response: response(&attempt.response_head),
+    }
+}
+
+/// Text where it is text; a character that the cut went through is left out.
+fn response(head: &[u8]) -> Option<ResponseShown<'_>> {
+    if head.is_empty() {
+        return None;
+    }
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => Some(text),
+        Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 => {
+            head.get(..error.valid_up_to()).and_then(|whole| std::str::from_utf8(whole).ok())
+        }
+        Err(_) => None,
+    };
+    Some(text.map_or_else(|| ResponseShown::Base64(STANDARD.encode(head)), ResponseShown::Text))
+}
+
+/// Headers of a payload whose values callers never get back.
+const REDACTED_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
+
+/// The payload as it was given, byte for byte, but for the values of credential headers. `None` if it is not JSON.
+fn payload(body: &Body) -> Option<Cow<'_, RawValue>> {
+    let text = std::str::from_utf8(&body.payload).ok()?;
+    let raw = serde_json::from_str::<&RawValue>(text).ok()?;
+    let secrets = secrets(raw);
+    if secrets.is_empty() {
+        return Some(Cow::Borrowed(raw));
+    }
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = raw.get();
+    for secret in secrets {
+        // Each is a slice of `rest`, in order: its place is the distance of the two.
+        let start = (secret.as_ptr() as usize).checked_sub(rest.as_ptr() as usize)?;
+        shown.push_str(rest.get(..start)?);
+        shown.push_str("\"[redacted]\"");
+        rest = rest.get(start + secret.len()..)?;
+    }
+    shown.push_str(rest);
+    RawValue::from_string(shown).ok().map(Cow::Owned)
+}
+
+/// The values of credential headers, as slices of the payload's text, in order.
+fn secrets(payload: &RawValue) -> Vec<&str> {
+    let parse = |text| serde_json::from_str::<Fields<'_>>(text).map(|fields| fields.0).unwrap_or_default();
+    let headers = parse(payload.get()).into_iter().filter(|(name, _)| name == "headers");
+    let fields = headers.flat_map(|(_, headers)| parse(headers.get()));
+    let secret = fields.filter(|(name, _)| REDACTED_HEADERS.iter().any(|known| name.eq_ignore_ascii_case(known)));
+    secret.map(|(_, value)| value.get()).collect()
+}
+
+/// A queue as callers see it.
+#[derive(Serialize)]
+pub(super) struct QueueShown<'a> {
+    name: &'a str,
+    paused: bool,
+    tasks: BTreeMap<&'static str, u64>,
+    bytes: u64,
+    oldest_ready_at: Option<Shown<WallMs>>,
+    dead_letters_by_reason: BTreeMap<&'static str, u64>,
+    config: ConfigShown<'a>,
+}
+
+/// The limits in force, under the names of the configuration.
+#[derive(Serialize)]
+struct ConfigShown<'a> {
+    max_dispatches_per_second: Option<f64>,
+    max_burst_size: u32,
+    max_concurrent_dispatches: u32,
+    priority_aging: Cow<'static, str>,
+    weight: u32,
+    max_tasks: Option<u64>,
+    max_bytes: Option<u64>,
+    retry: PolicyShown<'a>,
+    retention: BoundShown,
+    dead_letters: BoundShown,
+}
+
+#[derive(Serialize)]
+struct PolicyShown<'a> {
+    max_attempts: u32,
+    min_backoff: Shown<Span>,
+    max_backoff: Shown<Span>,
+    max_doublings: u32,
+    max_retry_duration: Option<Shown<Span>>,
+    jitter: f64,
+    stop_when: &'static str,
+    #[serde(serialize_with = "on_status")]
+    on_status: &'a OnStatus,
+}
+
+#[derive(Serialize)]
+struct BoundShown {
+    age: Option<Shown<Span>>,
+    count: Option<u64>,
+    bytes: Option<u64>,
+}
+
+/// A queue as callers see it.
+pub(super) fn queue(view: &QueueView) -> QueueShown<'_> {
+    QueueShown {
+        name: view.name.as_str(),
+        paused: view.paused,
+        tasks: Status::ALL.into_iter().map(Status::as_str).zip(view.tasks).collect(),
+        bytes: view.bytes,
+        oldest_ready_at: view.oldest_ready.map(Shown),
+        dead_letters_by_reason: view.dead.iter().map(|(reason, count)| (reason.as_str(), *count)).collect(),
+        config: config(&view.config),
+    }
+}
+
+fn config(config: &QueueConfig) -> ConfigShown<'_> {
+    ConfigShown {
+        max_dispatches_per_second: config.max_dispatches_per_second,
+        max_burst_size: config.max_burst_size,
+        max_concurrent_dispatches: config.max_concurrent_dispatches,
+        priority_aging: match config.order {
+            PriorityOrder::Aging(span) => Cow::Owned(span.to_string()),
+            PriorityOrder::Strict => Cow::Borrowed("strict"),
+        },
+        weight: config.weight,
+        max_tasks: config.max_tasks,
+        max_bytes: config.max_bytes,
+        retry: policy(&config.retry),
+        retention: bound(&config.retention),
+        dead_letters: bound(&config.dead_letters),
+    }
+}
+
+fn policy(policy: &RetryPolicy) -> PolicyShown<'_> {
+    PolicyShown {
+        max_attempts: policy.max_attempts,
+        min_backoff: Shown(policy.min_backoff),
+        max_backoff: Shown(policy.max_backoff),
+        max_doublings: policy.max_doublings,
+        max_retry_duration: policy.max_retry_duration.map(Shown),
+        jitter: policy.jitter,
+        stop_when: policy.stop_when.as_str(),
+        on_status: &policy.on_status,
+    }
+}
+
+fn bound(bound: &Bound) -> BoundShown {
+    BoundShown { age: bound.age.map(Shown), count: bound.count, bytes: bound.bytes }
+}

@@ -1,0 +1,187 @@
+//! Facts of the process: start, requests, stop.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::{Fact, ms};
+use crate::logging::metrics::{Metrics, RequestLabels};
+use crate::task::{Span, WallMs};
+
+/// A request was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestServed<'a> {
+    /// Its method, as it came.
+    pub method: &'a str,
+    /// The route that matched (`/tasks/{id}`), never the path; `unmatched` when none did.
+    pub route: &'a str,
+    /// The answer's status.
+    pub status: u16,
+    /// From its head to the answer's.
+    pub took: Duration,
+    /// The id that the answer carries.
+    pub request_id: &'a str,
+}
+
+impl Fact for RequestServed<'_> {
+    fn log(&self) {
+        debug!(
+            event = "request_served",
+            method = self.method,
+            route = self.route,
+            status = self.status,
+            took_ms = ms(self.took),
+            request_id = self.request_id,
+            "request served"
+        );
+    }
+
+    fn count(&self, metrics: &Metrics) {
+        let (method, route) = (known_method(self.method), self.route.to_owned());
+        metrics.http_requests.get_or_create(&RequestLabels { method, route, status: self.status }).inc();
+        metrics.http_duration.observe(self.took.as_secs_f64());
+    }
+}
+
+/// Methods are the client's to invent; labels are not.
+fn known_method(method: &str) -> &'static str {
+    ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("other")
+}
+
+/// A connection ended before its first request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionFailed {
+    /// From where, if it came that far.
+    pub peer: Option<SocketAddr>,
+    /// What went wrong.
+    pub error: String,
+}
+
+impl Fact for ConnectionFailed {
+    fn log(&self) {
+        // Without a peer it is our own listener that fails: no descriptors left, say.
+        if let Some(peer) = self.peer {
+            debug!(event = "connection_failed", peer = %peer, error = self.error.as_str(), "connection failed");
+        } else {
+            warn!(event = "connection_failed", error = self.error.as_str(), "no connection could be accepted");
+        }
+    }
+
+    fn count(&self, metrics: &Metrics) {
+        metrics.connections_failed.inc();
+    }
+}
+
+/// There is a certificate to serve with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateReady {
+    /// `created`, `renewed` or `kept`.
+    pub change: &'static str,
+    /// When it ends.
+    pub expires: WallMs,
+    /// Fingerprint of the local CA, if it is from there.
+    pub ca_sha256: Option<String>,
+}
+
+impl Fact for CertificateReady {
+    fn log(&self) {
+        info!(
+            event = "certificate_ready",
+            change = self.change, expires = %self.expires, ca_sha256 = self.ca_sha256.as_deref(),
+            "certificate ready"
+        );
+    }
+
+    fn count(&self, _: &Metrics) {}
+}
+
+/// The API answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether over TLS.
+    pub tls: bool,
+    /// Since the process started.
+    pub took: Duration,
+}
+
+impl Fact for Ready {
+    fn log(&self) {
+        info!(
+            event = "ready",
+            address = %self.address, tls = self.tls, took_ms = ms(self.took), version = env!("CARGO_PKG_VERSION"),
+            "ready"
+        );
+    }
+
+    fn count(&self, _: &Metrics) {}
+}
+
+/// A step of the orderly stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShutdownStep {
+    /// Asked to stop: not ready any more, nothing new starts.
+    Begun {
+        /// By what: `SIGTERM`, `SIGINT`.
+        signal: &'static str,
+        /// Attempts that are running.
+        running: u64,
+        /// How long they have.
+        grace: Span,
+    },
+    /// Attempts have ended, or were cut off.
+    Drained {
+        /// Still running when the grace had passed, and aborted.
+        aborted: u64,
+    },
+    /// The listener is closed, requests and long polls have ended.
+    ApiClosed,
+    /// The last commit is made, the store closed.
+    StoreClosed {
+        /// Since the stop begun.
+        took: Duration,
+    },
+}
+
+impl Fact for ShutdownStep {
+    fn log(&self) {
+        match *self {
+            Self::Begun { signal, running, grace } => {
+                info!(event = "shutdown", step = "begun", signal, running, grace = %grace, "stopping");
+            }
+            Self::Drained { aborted } => {
+                info!(event = "shutdown", step = "drained", aborted, "no attempt is running");
+            }
+            Self::ApiClosed => info!(event = "shutdown", step = "api_closed", "listener closed"),
+            Self::StoreClosed { took } => {
+                info!(event = "shutdown", step = "store_closed", took_ms = ms(took), "stopped");
+            }
+        }
+    }
+
+    fn count(&self, _: &Metrics) {}
+}
+
+/// Asked a second time to stop: everything is dropped where it stands; the next start recovers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForcedStop {
+    /// By what.
+    pub signal: &'static str,
+}
+
+impl Fact for ForcedStop {
+    fn log(&self) {
+        warn!(
+            event = "forced_stop",
+            signal = self.signal,
+            "stopping at once: the next start recovers what was running"
+        );
+    }
+
+    fn count(&self, _: &Metrics) {}
+}

@@ -1,0 +1,160 @@
+//! Where log lines go and how they look: text for people, one JSON object a line for machines.
+
+use std::io::{self, IsTerminal};
+
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::{self, MakeWriter};
+
+use crate::clock::Clock;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineFormat {
+    /// For people; in colour when `colour` says so.
+    Text {
+        /// Whether the reader is a terminal.
+        colour: bool,
+    },
+    /// One flat JSON object a line: `timestamp` (RFC 3339, UTC), `level`, `message`, `event`, and the fact's fields.
+    Json,
+}
+
+impl LineFormat {
+    /// Text when standard error is a terminal, JSON otherwise.
+    pub fn auto() -> Self {
+        if io::stderr().is_terminal() { Self::Text { colour: true } } else { Self::Json }
+    }
+
+    /// Text, whoever reads it.
+    pub fn text() -> Self {
+        Self::Text { colour: io::stderr().is_terminal() }
+    }
+}
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The filter is none.
+    #[error("`{given}` is neither a level (error, warn, info, debug, trace) nor a filter such as info,sendoff=debug")]
+    BadFilter {
+        /// What was given.
+        given: String,
+        /// What the parser objected to.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// This process has one already.
+    #[error("a log was set up twice")]
+    Twice(#[from] tracing::subscriber::SetGlobalDefaultError),
+}
+
+/// Sends the log of this process to standard error. `filter` is a level, or more in the syntax of [`EnvFilter`].
+pub fn install(format: LineFormat, filter: &str, clock: Clock) -> Result<(), LoggingError> {
+    let lines = lines(format, filter, clock, io::stderr)?;
+    Ok(tracing::subscriber::set_global_default(lines)?)
+}
+
+/// The log as a subscriber that writes to `writer`.
+fn lines<W>(
+    format: LineFormat,
+    filter: &str,
+    clock: Clock,
+    writer: W,
+) -> Result<Box<dyn Subscriber + Send + Sync>, LoggingError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::builder()
+        .parse(filter)
+        .map_err(|source| LoggingError::BadFilter { given: filter.to_owned(), source })?;
+    let builder = fmt::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_timer(Stamp(clock))
+        .with_target(false)
+        // It would be told on standard error, which is what has just failed.
+        .log_internal_errors(false);
+    Ok(match format {
+        LineFormat::Text { colour } => Box::new(builder.with_ansi(colour).finish()),
+        LineFormat::Json => {
+            Box::new(builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish())
+        }
+    })
+}
+
+/// Our own clock, in RFC 3339.
+struct Stamp(Clock);
+
+impl FormatTime for Stamp {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+        write!(writer, "{}", self.0.now().wall)
+    }
+}
+
+/// What is logged while `work` runs.
+#[cfg(test)]
+pub(super) fn capture(format: LineFormat, filter: &str, clock: Clock, work: impl FnOnce()) -> String {
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let sink = Sink::default();
+    let writer = sink.clone();
+    tracing::subscriber::with_default(lines(format, filter, clock, move || writer.clone()).unwrap(), work);
+    let bytes = sink.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::WallMs;
+
+    fn clock() -> Clock {
+        Clock::manual(WallMs::parse("2026-11-24T10:00:00Z").unwrap()).0
+    }
+
+    fn some_lines() {
+        tracing::info!(event = "greeting", who = "a\u{1b}[31mb\nc", "hello");
+        tracing::debug!(event = "detail", "more");
+    }
+
+    #[test]
+    fn text_lines_are_one_a_fact_and_pass_no_control_characters_on() {
+        let text = capture(LineFormat::Text { colour: false }, "info", clock(), some_lines);
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.starts_with("2026-11-24T10:00:00.000Z  INFO hello event=\"greeting\""), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+
+    #[test]
+    fn a_filter_may_be_a_level_or_more_and_a_bad_one_is_quoted() {
+        let json = capture(LineFormat::Json, "debug", clock(), some_lines);
+        assert_eq!(json.lines().count(), 2, "{json}");
+        assert_eq!(capture(LineFormat::Json, "warn,other=trace", clock(), some_lines), "");
+        let error = lines(LineFormat::Json, "sendoff=loud", clock(), io::sink).err().unwrap().to_string();
+        assert!(error.contains("`sendoff=loud`"), "{error}");
+    }
+
+    #[test]
+    fn a_log_is_set_up_once_and_without_a_terminal_it_is_json() {
+        let (first, second) =
+            (install(LineFormat::auto(), "off", clock()), install(LineFormat::text(), "off", clock()));
+        assert!(first.is_ok());
+        assert!(matches!(second, Err(LoggingError::Twice(_))));
+    }
+}

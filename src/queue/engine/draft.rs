@@ -1,0 +1,99 @@
+//! The rows and keys of one turn: what the store answered, overlaid by what the turn itself has changed.
+//!
+//! The engine keeps no map of tasks by id. A command names what it needs, one bounded read fetches it, and within the
+//! turn later commands see what earlier ones did. A draft is dropped with its turn.
+
+use std::collections::BTreeMap;
+
+use crate::queue::store::{Gathered, Row, UniqueId, UniqueKind, UniqueRecord, task_name_hash};
+use crate::task::{TaskKey, TaskRef};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    rows: BTreeMap<TaskKey, Option<Row>>,
+    names: BTreeMap<u128, Option<TaskKey>>,
+    unique: BTreeMap<UniqueId, Option<UniqueRecord>>,
+}
+
+impl Draft {
+    /// Takes in what the store answered to `refs` and `unique`; what the turn changed already stays.
+    pub(super) fn absorb(&mut self, refs: &[TaskRef], unique: &[UniqueId], found: Gathered) {
+        for (task, row) in refs.iter().zip(found.rows) {
+            if let (Some(name), None) = (&task.name, task.id.as_ref().filter(|id| row_is(row.as_ref(), id.key))) {
+                self.names.entry(task_name_hash(name)).or_insert_with(|| row.as_ref().map(|row| row.header.key));
+            }
+            if let Some(key) = row.as_ref().map(|row| row.header.key).or(task.id.map(|id| id.key)) {
+                self.rows.entry(key).or_insert(row);
+            }
+        }
+        for (id, record) in unique.iter().zip(found.unique) {
+            self.unique.entry(*id).or_insert(record);
+        }
+    }
+
+    /// Takes in the rows of `keys`; what the turn changed already stays.
+    pub(super) fn absorb_rows(&mut self, keys: &[TaskKey], rows: Vec<Option<Row>>) {
+        for (key, row) in keys.iter().zip(rows) {
+            self.rows.entry(*key).or_insert(row);
+        }
+    }
+
+    /// Whether this turn has moved or removed the task since the store gave `row`.
+    pub(super) fn has_changed(&self, row: &Row) -> bool {
+        self.rows
+            .get(&row.header.key)
+            .is_some_and(|here| here.as_ref().is_none_or(|here| here.header.epoch != row.header.epoch))
+    }
+
+    /// Whether the row of `key` has been asked for, or made, in this turn.
+    pub(super) fn knows(&self, key: TaskKey) -> bool {
+        self.rows.contains_key(&key)
+    }
+
+    /// The row that `task` names.
+    pub(super) fn find(&self, task: &TaskRef) -> Option<&Row> {
+        let by_id = task.id.and_then(|id| self.row(id.key).filter(|row| row.header.tail == id.tail));
+        by_id.or_else(|| {
+            let hash = task_name_hash(task.name.as_ref()?);
+            self.row((*self.names.get(&hash)?)?)
+        })
+    }
+
+    /// The row of `key`.
+    pub(super) fn row(&self, key: TaskKey) -> Option<&Row> {
+        self.rows.get(&key)?.as_ref()
+    }
+
+    /// The record of a unique key.
+    pub(super) fn unique(&self, id: UniqueId) -> Option<&UniqueRecord> {
+        self.unique.get(&id)?.as_ref()
+    }
+
+    /// A task was accepted, or moved on.
+    pub(super) fn put(&mut self, row: Row) {
+        self.rows.insert(row.header.key, Some(row));
+    }
+
+    /// A task was removed, and its `task_id` is free again.
+    pub(super) fn forget(&mut self, row: &Row) {
+        self.rows.insert(row.header.key, None);
+        if let Some(name) = row.body.as_ref().ok().and_then(|body| body.name.as_ref()) {
+            let hash = task_name_hash(name);
+            self.names.insert(hash, None);
+            self.unique.insert(UniqueId { kind: UniqueKind::TaskName, hash }, None);
+        }
+    }
+
+    /// A unique key was taken.
+    pub(super) fn taken(&mut self, record: UniqueRecord) {
+        if record.id.kind == UniqueKind::TaskName {
+            self.names.insert(record.id.hash, Some(record.range.first));
+        }
+        self.unique.insert(record.id, Some(record));
+    }
+}
+
+fn row_is(row: Option<&Row>, key: TaskKey) -> bool {
+    row.is_some_and(|row| row.header.key == key)
+}

@@ -1,0 +1,140 @@
+//! Opening: the index is rebuilt from the store's headers, and what the dead process left open is closed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Now;
+use crate::config::Config;
+use crate::queue::store::{Change, Damage, NameKind, Recovered, Row};
+use crate::scheduler::Waiting;
+use crate::task::header::NameId;
+use crate::task::{Header, KeyCounter, LaneName, Outcome, OutcomeClass, QueueName, Status, TaskKey};
+
+use super::core::{Core, Running, Turn};
+use super::queue_state::QueueState;
+
+/// What was read so far, before it becomes a core.
+#[derive(Debug)]
+pub(super) struct Recovering {
+    core: Core,
+    config: Config,
+    waiting: Vec<Waiting>,
+    last_key: Option<TaskKey>,
+    /// Tasks whose attempt died with the process, and live ones whose record is damaged.
+    pub(super) open: Vec<TaskKey>,
+    /// Live tasks with damaged records.
+    pub(super) damaged: u64,
+    /// Tasks read.
+    pub(super) tasks: u64,
+    now: Now,
+}
+
+impl Recovering {
+    pub(super) fn new(config: &Config, now: Now) -> Self {
+        Self {
+            core: Core::new(config, now),
+            config: config.clone(),
+            waiting: Vec::new(),
+            last_key: None,
+            open: Vec::new(),
+            damaged: 0,
+            tasks: 0,
+            now,
+        }
+    }
+
+    /// Takes in one thing that the store remembers.
+    pub(super) fn take(&mut self, recovered: Recovered) {
+        match recovered {
+            Recovered::Name { kind, id, text } => self.name(kind, id, &text),
+            Recovered::Paused(id) => {
+                if let Some(queue) = self.core.queues.get_mut(&id) {
+                    queue.paused = true;
+                }
+            }
+            Recovered::Task { header, damage } => self.task(*header, damage.as_ref()),
+        }
+    }
+
+    fn name(&mut self, kind: NameKind, id: NameId, text: &Arc<str>) {
+        self.core.next_name = self.core.next_name.max(id.0 + 1);
+        match kind {
+            NameKind::Lane => self.core.know_lane(id, LaneName::new(text)),
+            NameKind::Queue => {
+                if let Ok(name) = QueueName::parse(text) {
+                    self.core.know_queue(&self.config, id, &name);
+                }
+            }
+        }
+    }
+
+    fn task(&mut self, header: Header, damage: Option<&Damage>) {
+        self.tasks += 1;
+        self.last_key = self.last_key.max(Some(header.key));
+        if let Some(queue) = self.core.queues.get_mut(&header.queue) {
+            queue.enter(&header);
+        }
+        match damage {
+            Some(_) if !header.status.has_ended() => {
+                self.damaged += 1;
+                self.open.push(header.key);
+            }
+            _ if header.status.is_waiting() => self.waiting.push(Waiting::of(&header)),
+            _ if header.status == Status::Running => self.open.push(header.key),
+            _ => {}
+        }
+    }
+
+    /// The core, with every waiting task in its order, and what must be committed before the first answer: the names
+    /// of queues that are new in the configuration.
+    pub(super) fn finish(mut self) -> (Core, Vec<Change>) {
+        let mut changes = Vec::new();
+        for name in self.config.queues.keys() {
+            if !self.core.queue_ids.contains_key(name) {
+                let id = self.core.new_name();
+                changes.push(Change::name(NameKind::Queue, id, Arc::from(name.as_str())));
+                self.core.know_queue(&self.config, id, name);
+            }
+        }
+        for (id, queue) in &mut self.core.queues {
+            self.core.scheduler.set_queue(*id, &queue.config, self.now);
+            self.core.scheduler.set_paused(*id, queue.paused);
+            // Whether the oldest has come of age is not known: look.
+            queue.done.look_at = None;
+            queue.dead.look_at = None;
+        }
+        self.core.keys = KeyCounter::after(self.last_key, 0);
+        self.core.scheduler.load(self.waiting, self.now);
+        (self.core, changes)
+    }
+}
+
+impl Core {
+    fn know_queue(&mut self, config: &Config, id: NameId, name: &QueueName) {
+        let configured = config.queues.get(name);
+        let limits = configured.map_or_else(|| Arc::clone(&self.queue_defaults), |limits| Arc::new(limits.clone()));
+        self.queues.insert(id, QueueState::new(name.clone(), limits, configured.is_some()));
+        self.queue_ids.insert(name.clone(), id);
+    }
+
+    /// Closes an attempt that the dead process left open: it counts, and is retried by policy. A damaged record becomes
+    /// a dead letter.
+    pub(super) fn close_left_open(&mut self, turn: &mut Turn<'_>, row: Row) {
+        match &row.body {
+            Ok(body) if row.header.status == Status::Running => {
+                let body = Arc::clone(body);
+                let outcome = Outcome::without_answer(
+                    OutcomeClass::Interrupted,
+                    "the server stopped while this attempt ran",
+                    Duration::ZERO,
+                );
+                self.settle_running(turn, Running { row, body }, &outcome);
+            }
+            Ok(_) => self.condemn(turn, row, "its header was damaged"),
+            Err(damage) => {
+                let what = damage.what.clone();
+                self.condemn(turn, row, &what);
+            }
+        }
+    }
+}

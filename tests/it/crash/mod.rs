@@ -1,0 +1,185 @@
+//! `kill -9` of the real binary under load: nothing acknowledged is lost, no task is called more often than it may be,
+//! and every repeat is explained by a crash.
+//!
+//! `SENDOFF_CRASH_CYCLES=N` and `SENDOFF_CRASH_ACKS=N` (acknowledgements in each cycle) run longer forms;
+//! `SENDOFF_CRASH_SEED=N` repeats the moments of the kills as far as the machine does.
+
+mod target;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sendoff::clock::Chance;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::support::client::Client;
+use crate::support::process::{Process, log_of};
+use target::Target;
+
+const MAX_ATTEMPTS: u64 = 4;
+const CLIENTS: usize = 24;
+
+/// What the clients were told: ids that were acknowledged.
+#[derive(Default)]
+struct Ledger {
+    acknowledged: std::sync::Mutex<Vec<String>>,
+    count: AtomicU64,
+    grew: Notify,
+}
+
+impl Ledger {
+    fn acknowledge(&self, id: &str) {
+        self.acknowledged.lock().unwrap().push(id.to_owned());
+        self.count.fetch_add(1, Ordering::AcqRel);
+        self.grew.notify_waiters();
+    }
+
+    /// Waits until so many acknowledgements have been read in all.
+    async fn reaches(&self, count: u64) {
+        loop {
+            let grew = self.grew.notified();
+            if self.count.load(Ordering::Acquire) >= count {
+                return;
+            }
+            grew.await;
+        }
+    }
+}
+
+/// What one suite showed.
+#[derive(Debug)]
+struct Report {
+    acknowledged: usize,
+    lost: Vec<String>,
+    unended: Vec<String>,
+    too_often: Vec<String>,
+    unexplained: Vec<String>,
+    interrupted: u64,
+    requests: u64,
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::vars().find(|(key, _)| key == name).map_or(default, |(_, value)| value.parse().expect("a number"))
+}
+
+/// Posts tasks until the server is gone; some are for paths that fail at first.
+async fn post_until_gone(client: Client, ledger: Arc<Ledger>, target: String, lane: u64) {
+    for n in 0_u64.. {
+        let path = if (n + lane).is_multiple_of(10) { "flaky" } else { "ok" };
+        let task = json!({
+            "task_type": "http_request",
+            "payload": {"url": format!("{target}/{path}"), "body": {"n": n, "lane": lane}},
+            "retry": {"max_attempts": MAX_ATTEMPTS, "min_backoff": "100ms", "max_backoff": "1s"},
+        });
+        let Ok(answer) = client.try_post("/tasks", &task).await else { return };
+        if answer.status.is_success()
+            && let Some(id) = answer.body["task_id"].as_str()
+        {
+            ledger.acknowledge(id);
+        }
+    }
+}
+
+async fn suite(cycles: u64, acks_each: u64, environment: &[(&str, &str)]) -> Report {
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::start().await;
+    let ledger = Arc::new(Ledger::default());
+    let mut chance = Chance::from_seed(number("SENDOFF_CRASH_SEED", 1));
+    let mut goal = 0;
+    for _cycle in 0..cycles {
+        let process = Process::start(dir.path(), environment);
+        let mut clients = JoinSet::new();
+        for lane in 0..CLIENTS {
+            let (client, ledger) = (process.client.clone(), Arc::clone(&ledger));
+            clients.spawn(post_until_gone(client, ledger, target.url(), lane as u64));
+        }
+        // The moment of the kill: some acknowledgements after the cycle's share.
+        goal = ledger.count.load(Ordering::Acquire).max(goal) + acks_each + chance.below(acks_each / 2);
+        ledger.reaches(goal).await;
+        process.kill();
+        while clients.join_next().await.is_some() {}
+    }
+    let process = Process::start(dir.path(), environment);
+    let report = reckon(&process.client, &ledger, &target).await;
+    process.terminate(dir.path());
+    assert!(!log_of(dir.path()).contains("stale_settle"), "no lease outlives its process");
+    report
+}
+
+/// Waits until everything has ended, then holds the store against the clients' ledger and the target's.
+async fn reckon(client: &Client, ledger: &Ledger, target: &Target) -> Report {
+    let tasks: BTreeMap<String, Value> = loop {
+        let tasks = client.all_tasks().await;
+        let Some(waiting) = tasks.iter().find(|task| task["processed_at"].is_null()) else {
+            break tasks.into_iter().map(|task| (task["task_id"].as_str().unwrap().to_owned(), task)).collect();
+        };
+        client.get(&format!("/tasks/{}?wait=60s", waiting["task_id"].as_str().unwrap())).await;
+    };
+    let acknowledged = ledger.acknowledged.lock().unwrap().clone();
+    let mut report = Report {
+        acknowledged: acknowledged.len(),
+        lost: acknowledged.iter().filter(|id| !tasks.contains_key(*id)).cloned().collect(),
+        unended: Vec::new(),
+        too_often: Vec::new(),
+        unexplained: Vec::new(),
+        interrupted: 0,
+        requests: 0,
+    };
+    for (id, requests) in target.requests() {
+        report.requests += requests;
+        if requests > MAX_ATTEMPTS {
+            report.too_often.push(format!("{id}: {requests} requests"));
+        }
+        let Some(task) = tasks.get(&id) else {
+            report.unexplained.push(format!("{id}: called, but unknown"));
+            continue;
+        };
+        let expected = if task["payload"]["url"].as_str().unwrap().ends_with("flaky") { 2 } else { 1 };
+        if task["status"] != "succeeded" && task["status"] != "dead" {
+            report.unended.push(format!("{id}: {}", task["status"]));
+        }
+        if requests <= expected {
+            continue;
+        }
+        // More requests than the target asked for: only attempts that a crash cut off may explain them.
+        let whole = client.get(&format!("/tasks/{id}")).await.body;
+        let attempts = whole["attempts"].as_array().unwrap();
+        let interrupted = attempts.iter().filter(|attempt| attempt["class"] == "interrupted").count() as u64;
+        report.interrupted += interrupted;
+        if requests > expected + interrupted {
+            report.unexplained.push(format!("{id}: {requests} requests, {interrupted} interrupted"));
+        }
+    }
+    report
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
+    let (cycles, acks) = (number("SENDOFF_CRASH_CYCLES", 20), number("SENDOFF_CRASH_ACKS", 1_000));
+    let report = suite(cycles, acks, &[]).await;
+    println!(
+        "{cycles} kills, {} acknowledged, {} requests, {} of them repeats after an interruption, {} lost",
+        report.acknowledged,
+        report.requests,
+        report.interrupted,
+        report.lost.len()
+    );
+    assert!(report.acknowledged as u64 >= cycles * acks);
+    assert_eq!(report.lost, Vec::<String>::new(), "acknowledged and lost");
+    assert_eq!(report.unended, Vec::<String>::new(), "not ended");
+    assert_eq!(report.too_often, Vec::<String>::new(), "called more than max_attempts times");
+    assert_eq!(report.unexplained, Vec::<String>::new(), "repeats that no crash explains");
+}
+
+/// The negative control: an engine that answers before it commits must be caught by the very same suite.
+#[cfg(feature = "sabotage")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_acknowledges_before_the_commit_is_caught() {
+    let sin = [("SENDOFF_SABOTAGE", "acknowledge-before-commit")];
+    let report = suite(number("SENDOFF_CRASH_CYCLES", 20).min(20), 300, &sin).await;
+    println!("sabotaged: {} acknowledged, {} lost", report.acknowledged, report.lost.len());
+    assert!(!report.lost.is_empty(), "the suite would not notice lost acknowledgements");
+}

@@ -1,0 +1,6 @@
+//! What tests share.
+
+pub(crate) mod client;
+pub(crate) mod process;
+pub(crate) mod server;
+pub(crate) mod target;
