@@ -1,10 +1,4 @@
 //! One conformance suite for every store, and what only the one on disk can show: restarts, damage, a full disk.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "what surprises a test fails it; clippy takes only functions marked #[test] for tests"
-)]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -240,6 +234,8 @@ mod cases {
         let both = store.gather(vec![by_key(&task(9)), by_key(&header)], vec![name.id, name_key("x")]).await.unwrap();
         assert_eq!(both.rows.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true]);
         assert_eq!(both.unique, [Some(name), None]);
+        let rows = store.rows(vec![task(9).key, header.key]).await.unwrap();
+        assert_eq!(rows, both.rows, "the same by key");
     }
 
     pub(super) async fn a_life_is_recorded_step_by_step(store: &dyn Store) {
