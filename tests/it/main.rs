@@ -4,7 +4,17 @@
 //! its free functions are test code too.
 
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod order;
+#[cfg(test)]
+mod recovery;
+#[cfg(test)]
+mod shutdown;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]
