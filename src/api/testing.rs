@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::clock::{Chance, Clock, ManualClock};
@@ -194,10 +195,11 @@ pub(super) struct Bench {
     pub(super) hand: ManualClock,
     pub(super) asked: Arc<Mutex<Vec<Request>>>,
     pub(super) told: Arc<Mutex<Vec<Access>>>,
+    // Ends the scripted engine when dropped.
+    _engine: JoinSet<()>,
 }
 
 /// A bench over a shelf of records and an engine that answers with `answer`. It never ends a wait by itself.
-#[expect(clippy::disallowed_methods, reason = "the scripted engine needs a future of its own; it ends with the test")]
 pub(super) fn bench(
     records: Vec<TaskRecord>,
     mut answer: impl FnMut(Request) -> Result<Answer, EngineError> + Send + 'static,
@@ -206,7 +208,8 @@ pub(super) fn bench(
     let (clock, hand) = Clock::manual(noon());
     let (asked, told) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
     let (asked_too, told_too) = (Arc::clone(&asked), Arc::clone(&told));
-    tokio::spawn(async move {
+    let mut engine = JoinSet::new();
+    engine.spawn(async move {
         let mut waiting = Vec::new();
         while let Some(envelope) = inbox.recv().await {
             match envelope {
@@ -233,7 +236,7 @@ pub(super) fn bench(
         payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
     };
     let api = Api::new(wiring);
-    Bench { router: router(api.clone()), api, hand, asked, told }
+    Bench { router: router(api.clone()), api, hand, asked, told, _engine: engine }
 }
 
 /// A bench whose engine must not be asked.

@@ -235,8 +235,7 @@ async fn all_queues_together_run_no_more_than_there_are_workers() {
 #[tokio::test]
 async fn a_black_hole_never_holds_more_than_its_cap_while_other_hosts_go_on() {
     let (hole, kind) = (black_hole().await, Target::start().await);
-    let server =
-        Home::new().with(|config| config.hosts.defaults = HostConfig { max_concurrent: 2 }).start().await;
+    let server = Home::new().with(|config| config.hosts.defaults = HostConfig { max_concurrent: 2 }).start().await;
     let mut lost = Vec::new();
     for _ in 0..6 {
         lost.push(server.create(&hole.url("/"), &json!({"timeout": "10s", "labels": {"to": "hole"}})).await);

@@ -78,8 +78,9 @@ async fn equal_tasks_start_in_the_order_of_their_acceptance() {
 #[tokio::test]
 async fn a_batch_starts_in_its_order() {
     let mut line = Line::start().await;
-    let tasks: Vec<Value> =
-        ["a", "b", "c"].map(|name| crate::support::server::task(&line.target.url(&format!("/{name}")), &json!({}))).into();
+    let tasks: Vec<Value> = ["a", "b", "c"]
+        .map(|name| crate::support::server::task(&line.target.url(&format!("/{name}")), &json!({})))
+        .into();
     let answer = line.server.client.post("/tasks/batch", &json!(tasks)).await;
     assert!(answer.status.is_success(), "{:?}", answer.body);
     line.waiting = 3;

@@ -61,7 +61,11 @@ async fn during_the_drain_tasks_are_taken_but_none_is_started() {
 
     let server = home.start().await;
     let ended = server.task(&running).await;
-    assert_eq!((&ended["status"], &ended["attempt_count"]), (&json!("succeeded"), &json!(1)), "it ended within the grace");
+    assert_eq!(
+        (&ended["status"], &ended["attempt_count"]),
+        (&json!("succeeded"), &json!(1)),
+        "it ended within the grace"
+    );
     server.until(&taken, "succeeded").await;
     server.until(&due_soon, "succeeded").await;
     assert_eq!(target.requests().len(), 3);

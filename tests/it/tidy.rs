@@ -321,20 +321,20 @@ mod tests {
         let up = "use crate::queue::Queues;";
         assert_eq!(finds_in(floors, "src/api/tasks.rs", up), [""; 0]);
         assert_eq!(finds_in(floors, "src/queue/lease.rs", up), [""; 0]);
-        assert_eq!(finds_in(floors, "src/task/name.rs", up), ["1: `task` (floor 0) uses `queue` (floor 3)"]);
+        assert_eq!(finds_in(floors, "src/task/name.rs", up), ["1: `task` (floor 0) uses `queue` (floor 4)"]);
         assert_eq!(
             finds_in(floors, "src/scheduler/mod.rs", "fn f() { crate::security::x() }"),
-            ["1: `scheduler` (floor 2) uses `security` (floor 2)"]
+            ["1: `scheduler` (floor 3) uses `security` (floor 3)"]
         );
     }
 
     #[test]
     fn no_spelling_hides_a_use() {
         let of = |path, text| finds_in(floors, path, text);
-        let fault = |line, used, floor| [format!("{line}: `config` (floor 1) uses `{used}` (floor {floor})")];
-        assert_eq!(of("src/config/mod.rs", "use crate::{\n task::{self, app},\n api::Error,\n};"), fault(3, "api", 5));
-        assert_eq!(of("src/config/raw.rs", "use super::super::worker;"), fault(1, "worker", 4));
-        assert_eq!(of("src/config/mod.rs", "use super::worker;"), fault(1, "worker", 4));
+        let fault = |line, used, floor| [format!("{line}: `config` (floor 2) uses `{used}` (floor {floor})")];
+        assert_eq!(of("src/config/mod.rs", "use crate::{\n task::{self, app},\n api::Error,\n};"), fault(3, "api", 6));
+        assert_eq!(of("src/config/raw.rs", "use super::super::worker;"), fault(1, "worker", 5));
+        assert_eq!(of("src/config/mod.rs", "use super::worker;"), fault(1, "worker", 5));
         assert_eq!(of("src/config/raw.rs", "use super::secret;"), [""; 0]);
         assert_eq!(of("src/config/mod.rs", "use crate::*;"), ["1: `crate::*` is not a module with a floor"]);
         assert_eq!(of("src/extra.rs", ""), ["1: module `extra` has no floor"]);

@@ -119,14 +119,13 @@ impl Oracle {
         for (key, seen) in &self.tasks {
             match stored.get(key) {
                 None if seen.acknowledged => self.violations.push(format!("{key:?}: acknowledged and lost")),
-                None => {}
                 Some(status) if !status.has_ended() => {
                     self.violations.push(format!("{key:?}: still {} at {at}", status.as_str()));
                 }
                 Some(status) if seen.end.is_some_and(|end| end != *status) => {
                     self.violations.push(format!("{key:?}: ended {:?}, stored as {}", seen.end, status.as_str()));
                 }
-                Some(_) => {}
+                None | Some(_) => {}
             }
         }
         for key in stored.keys().filter(|key| !self.tasks.contains_key(key)) {
