@@ -6,6 +6,14 @@
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod dead_letter;
+#[cfg(test)]
+mod delivery;
+#[cfg(test)]
+mod expiry;
+#[cfg(test)]
+mod retry;
+#[cfg(test)]
 mod sim;
 #[cfg(test)]
 mod source;
