@@ -106,10 +106,11 @@ async fn an_attempt_that_runs_is_not_cut() {
 async fn a_retry_that_would_fall_after_it_ends_at_once() {
     let (server, target) = (TestServer::start().await, Target::start().await);
     target.on("/", [Reply::status(500)]);
-    let retry = json!({"retry": {"min_backoff": "10s", "jitter": 0}});
-    let at = expiring(&server, &target.url("/"), 10, retry.clone()).await;
+    let retry = json!({"min_backoff": "10s", "jitter": 0});
+    let at = expiring(&server, &target.url("/"), 10, json!({"retry": retry})).await;
     assert_eq!(story(&settled(&server, &at).await), "0s 500 · expired");
-    let after = expiring(&server, &target.url("/"), 11, retry).await;
+    let fields = json!({"retry": retry, "expires_at": noon_plus(secs(10) + TICK)});
+    let after = server.create(&target.url("/"), &fields).await;
     assert_eq!(settled(&server, &after).await["status"], "retrying");
     server.advance(secs(10)).await;
     assert_eq!(story(&settled(&server, &after).await), "0s 500 · 10s 500 · expired");
