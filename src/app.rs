@@ -99,6 +99,7 @@ pub struct App {
     ready: Arc<AtomicBool>,
     server: ServerHandle,
     metrics_server: Option<ServerHandle>,
+    renewal: Option<JoinHandle<()>>,
     engine: JoinHandle<Result<(), Fatal>>,
     pool: Pool,
     phase: watch::Sender<Phase>,
@@ -154,47 +155,40 @@ impl App {
         let engine_chance = Chance::from_seed(chance.draw());
         let (machine, events) =
             Machine::open(Arc::clone(&store), &config, &clock, engine_chance).await.map_err(StartError::Recover)?;
-        events.iter().for_each(|event| event.emit(&telemetry));
+        for event in events {
+            event.emit(&telemetry);
+        }
         let (engine, ports) = Engine::new(machine, Arc::clone(&store), clock.clone(), telemetry.clone());
         let pool = Pool::start(Arc::clone(&handlers), clock.clone(), ports.leases, ports.settles);
         #[expect(clippy::disallowed_methods, reason = "this is the composition root; `stop` awaits the engine's end")]
         let engine = tokio::spawn(engine.run());
 
         let ready = Arc::new(AtomicBool::new(false));
-        let wiring = Wiring {
+        let api = Api::new(Wiring {
             queues: ports.queues.clone(),
             clock: clock.clone(),
             chance,
             check_payload: Arc::new(move |task_type, payload| check(&handlers, task_type, payload)),
             authenticate: Arc::new(move |presented| key.verify(presented).then(|| Caller { id: Arc::from(key.id()) })),
             metrics: metrics_text(&telemetry),
-            ready: {
-                let ready = Arc::clone(&ready);
-                Arc::new(move || ready.load(Ordering::Acquire))
-            },
+            ready: is_set(&ready),
             on_access: on_access(&telemetry),
             payload_bytes_max: config.payload_bytes_max,
-        };
-        let api = Api::new(wiring);
+        });
         let around = Surroundings { limits: Limits::default(), clock: clock.clone(), telemetry: telemetry.clone() };
         let metrics_server = metrics_listener
             .map(|listener| Server::start(listener, None, crate::api::metrics_only(api.clone()), around.clone()))
             .transpose()
             .map_err(StartError::Serve)?;
-        let server =
-            Server::start(listener, tls.as_ref().map(|tls| Arc::clone(&tls.rustls)), crate::api::router(api), around)
-                .map_err(StartError::Serve)?;
+        let rustls = tls.as_ref().map(|tls| Arc::clone(&tls.rustls));
+        let server = Server::start(listener, rustls, crate::api::router(api), around).map_err(StartError::Serve)?;
         ready.store(true, Ordering::Release);
         let took = clock.now().mono.saturating_sub(began);
         Ready { address, tls: tls.is_some(), took }.emit(&telemetry);
-        let facts = Facts {
-            address,
-            metrics_address,
-            tls: tls.map(|tls| tls.facts),
-            key_file: config.data_dir.join("admin.key"),
-            new_key,
-            took,
-        };
+        let key_file = config.data_dir.join("admin.key");
+        let tls_facts = tls.as_ref().map(|tls| tls.facts.clone());
+        let facts = Facts { address, metrics_address, tls: tls_facts, key_file, new_key, took };
+        let renewal = tls.map(|tls| renew_daily(tls, clock.clone()));
         Ok(Self {
             facts,
             queues: ports.queues,
@@ -205,6 +199,7 @@ impl App {
             ready,
             server,
             metrics_server,
+            renewal,
             engine,
             pool,
             phase: ports.phase,
@@ -252,6 +247,9 @@ impl App {
         {
             tracing::warn!(%error, "the metrics listener had failed before it was closed");
         }
+        if let Some(renewal) = self.renewal {
+            renewal.abort();
+        }
         ShutdownStep::ApiClosed.emit(&telemetry);
         phase.send_replace(Phase::Stop);
         self.engine.await.unwrap_or_else(|panic| Err(Fatal::Panicked(panic.to_string())))?;
@@ -260,6 +258,24 @@ impl App {
         ShutdownStep::StoreClosed { took: clock.now().mono.saturating_sub(began) }.emit(&telemetry);
         Ok(())
     }
+}
+
+/// Looks at the certificate once a day: the own CA's leaf lives for months, a server may live for years.
+#[expect(clippy::disallowed_methods, reason = "this is the composition root; `stop` ends the loop")]
+fn renew_daily(tls: ServerTls, clock: Clock) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            clock.sleep(Duration::from_secs(86_400)).await;
+            if let Err(error) = tls.refresh(clock.now().wall) {
+                tracing::error!(%error, "failed to renew the certificate; the old one stays in use");
+            }
+        }
+    })
+}
+
+fn is_set(flag: &Arc<AtomicBool>) -> crate::api::Ready {
+    let flag = Arc::clone(flag);
+    Arc::new(move || flag.load(Ordering::Acquire))
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -35,15 +35,18 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let key = idempotency_key(&parts.headers)?;
+    let key = idempotency_key(&parts.headers)?.map(str::to_owned);
     let raw = json_body(&api, &parts.headers, body, BATCH_BYTES_MAX).await?;
-    let idempotency = idempotency(&caller, &at, key, &raw.bytes);
     let (checker, now) = (api.clone(), api.clock().now().wall);
     // Reading 32 MiB takes long enough to hold up other requests of this thread. The body goes along, and with it its
     // share of the budget, until the specs (which hold copies) are there.
-    let read = tokio::task::spawn_blocking(move || batch(raw.text()?, &rules(&checker, now))).await;
-    let specs = read.map_err(|panic| Problem::internal(format!("reading a batch failed: {panic}")))??;
-    let accepted = api.queues().accept(Accept { specs, idempotency }).await;
+    let read = tokio::task::spawn_blocking(move || {
+        let specs = batch(raw.text()?, &rules(&checker, now, key.is_some()))?;
+        Ok(Accept { specs, idempotency: idempotency(&caller, &at, key.as_deref(), &raw.bytes) })
+    });
+    let accept: Result<Accept, Problem> =
+        read.await.map_err(|panic| Problem::internal(format!("reading a batch failed: {panic}")))?;
+    let accepted = api.queues().accept(accept?).await;
     match accepted.map_err(|error| Problem::accept(error, true))? {
         Accepted::New { ids, .. } => Ok((StatusCode::CREATED, Body::of(&ids)).into_response()),
         Accepted::Existing { ids } => Ok((StatusCode::OK, [REPLAYED], Body::of(&ids)).into_response()),

@@ -20,7 +20,7 @@ use super::wire_view::{self, TaskView};
 
 /// Dead letters of one queue that died for one reason.
 #[derive(Serialize)]
-struct Count<'a> {
+struct DeadCount<'a> {
     queue: &'a str,
     reason: &'static str,
     count: u64,
@@ -33,7 +33,7 @@ pub(super) async fn list(State(api): State<Api>, request: Request) -> Result<Res
         dead_letters: Vec<TaskView<'a>>,
         next: Option<String>,
         total: u64,
-        counts: Vec<Count<'a>>,
+        counts: Vec<DeadCount<'a>>,
     }
     let known = ["queue", "task_type", "reason", "label.", "limit", "cursor"];
     let mut asked = PageAsked::read(Query::read(request.uri().query(), &known))?;
@@ -42,14 +42,14 @@ pub(super) async fn list(State(api): State<Api>, request: Request) -> Result<Res
     let page = page(&api, asked).await?;
     let now = api.clock().now().wall;
     let dead_letters = page.rows.iter().map(|row| wire_view::task(row, None, now)).collect();
-    let counts: Vec<Count<'_>> = queues.iter().flat_map(counts_of).collect();
+    let counts: Vec<DeadCount<'_>> = queues.iter().flat_map(counts_of).collect();
     let total = counts.iter().map(|count| count.count).sum();
     Ok(Json(Body { dead_letters, next: page.next, total, counts }).into_response())
 }
 
-fn counts_of(queue: &QueueView) -> impl Iterator<Item = Count<'_>> {
+fn counts_of(queue: &QueueView) -> impl Iterator<Item = DeadCount<'_>> {
     let given = queue.dead.iter().filter(|(_, count)| *count > 0);
-    given.map(|(reason, count)| Count { queue: queue.name.as_str(), reason: reason.as_str(), count: *count })
+    given.map(|(reason, count)| DeadCount { queue: queue.name.as_str(), reason: reason.as_str(), count: *count })
 }
 
 /// `GET /dlq/{id}`.

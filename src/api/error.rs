@@ -339,3 +339,28 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_documented_with_its_status() {
+        let source = include_str!("error.rs");
+        let docs = include_str!("../../docs/api.md");
+        let names = source.split("fn row(").nth(1).unwrap().split("/// The public word.").next().unwrap();
+        let codes: Vec<_> = names.split("(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+        assert_eq!(codes.len(), 28, "{codes:?}");
+        let missing: Vec<_> = codes.iter().filter(|code| !docs.contains(&format!("| `{code}` |"))).collect();
+        assert!(missing.is_empty(), "docs/api.md does not explain {missing:?}");
+    }
+
+    #[test]
+    fn errors_carry_what_lies_behind_them_for_operators_only() {
+        let problem = Problem::from(BulkError::Store(StoreError::Unavailable("no such device".into())));
+        assert_eq!(problem.cause(), Some("the store cannot be read: no such device"));
+        assert!(!String::from_utf8(problem.render("r")).unwrap().contains("no such device"));
+        assert_eq!(Problem::from(BulkError::Engine(EngineError::Busy)).code(), Code::Busy);
+        assert_eq!(Problem::from(WaitError::Engine(EngineError::Stopping)).code(), Code::Stopping);
+    }
+}

@@ -261,10 +261,9 @@ async fn collect(api: &Api, mut body: Body, limit: usize) -> Result<Option<RawBo
 /// Refuses what is not JSON as it stands.
 fn media_type(headers: &HeaderMap) -> Result<(), Problem> {
     let refuse = |detail: String| Err(Problem::new(Code::UnsupportedMediaType, detail));
-    if let Some(encoding) = one_header(headers, &header::CONTENT_ENCODING) {
-        if !encoding.eq_ignore_ascii_case("identity") {
-            return refuse(format!("content-encoding `{}` is not understood: send the body as it is", clip(encoding)));
-        }
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return refuse("content encodings are not understood: send the body as it is".to_owned());
     }
     let Some(given) = one_header(headers, &header::CONTENT_TYPE) else {
         return refuse("send `Content-Type: application/json`".to_owned());

@@ -7,18 +7,22 @@
 //! answer  ◀─ layers (renders problems) ◀──────────┴──── error (status codes)
 //! ```
 //!
-//! A handler parses at the door ([`wire`], [`extract`]), asks the [`Queues`](crate::queue::Queues) handle, and shows the
-//! answer ([`wire_view`]). It knows nothing of engine, store, or targets: what a payload must look like, who holds a
+//! A handler parses at the door (`wire`, `extract`), asks the [`Queues`](crate::queue::Queues) handle, and shows the
+//! answer (`wire_view`). It knows nothing of engine, store, or targets: what a payload must look like, who holds a
 //! key, and what the metrics say comes in through [`Wiring`].
 
 mod batch;
 mod connection;
 mod dlq;
+#[cfg(test)]
+mod door_tests;
 mod error;
 mod extract;
 mod layers;
 mod ops;
 mod queues;
+#[cfg(test)]
+mod resource_tests;
 mod router;
 pub mod server;
 mod state;

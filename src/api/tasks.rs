@@ -39,7 +39,7 @@ pub(super) async fn create(
     let limit = usize::try_from(api.wiring().payload_bytes_max).unwrap_or(usize::MAX);
     let raw = json_body(&api, &parts.headers, body, limit.saturating_add(TASK_ENVELOPE_BYTES_MAX)).await?;
     let now = api.clock().now().wall;
-    let spec = one(raw.text()?, &rules(&api, now))?;
+    let spec = one(raw.text()?, &rules(&api, now, key.is_some()))?;
     let idempotency = idempotency(&caller, &at, key, &raw.bytes);
     let accepted = api.queues().accept(Accept { specs: vec![spec], idempotency }).await;
     match accepted.map_err(|error| Problem::accept(error, false))? {
@@ -70,9 +70,9 @@ async fn repeat(api: &Api, range: IdRange, ended: Option<Status>) -> Result<Resp
 }
 
 /// What tasks are checked against.
-pub(super) fn rules(api: &Api, now: WallMs) -> Rules<'_> {
+pub(super) fn rules(api: &Api, now: WallMs, keyed: bool) -> Rules<'_> {
     let wiring = api.wiring();
-    Rules { now, payload_bytes_max: wiring.payload_bytes_max, check: &wiring.check_payload }
+    Rules { now, payload_bytes_max: wiring.payload_bytes_max, check: &wiring.check_payload, keyed }
 }
 
 /// The key as the engine knows it: its scope is caller, method, and path without `/v1`.

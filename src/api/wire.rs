@@ -202,7 +202,7 @@ pub(super) fn string(text: &str) -> Result<Cow<'_, str>, String> {
 
 /// Reads a name of some kind.
 pub(super) fn name<T>(parse: impl FnOnce(&str) -> Result<T, NameError>) -> impl FnOnce(&str) -> Result<T, String> {
-    |text| parse(&*string(text)?).map_err(|error| error.to_string())
+    |text| parse(&string(text)?).map_err(|error| error.to_string())
 }
 
 /// Reads `true` or `false`.

@@ -28,6 +28,8 @@ pub(super) struct Rules<'r> {
     pub(super) payload_bytes_max: u64,
     /// What its handler says.
     pub(super) check: &'r CheckPayload,
+    /// Whether it came with an `Idempotency-Key`.
+    pub(super) keyed: bool,
 }
 
 const TASK_FIELDS: [&str; 11] = [
@@ -115,7 +117,7 @@ fn task(text: &str, at: &str, rules: &Rules<'_>, findings: &mut Findings) -> Opt
     };
     let priority = object.get("priority", findings, integer(0, u32::from(Priority::MAX.get())));
     let when = when(&object, rules.now, findings);
-    let expires_at = expires_at(&object, rules.now, when, findings);
+    let expires_at = expires_at(&object, rules, when, findings);
     let spec_name = object.get("task_id", findings, task_name);
     let timeout = object.get("timeout", findings, span(TIMEOUT_MIN, TIMEOUT_MAX));
     let labels = labels(&object, findings);
@@ -171,7 +173,9 @@ fn lane(
         Ok(lane) => return Some(lane),
         Err(PayloadError::Faults(faults)) => {
             let at = object.pointer("payload");
-            faults.into_iter().for_each(|fault| findings.add(Code::InvalidTask, fault.under(&at)));
+            for fault in faults {
+                findings.add(Code::InvalidTask, fault.under(&at));
+            }
         }
         Err(PayloadError::EgressRefused { detail }) => {
             findings.add(Code::EgressRefused, Fault::new(object.pointer("payload") + "/url", detail));
@@ -207,13 +211,20 @@ fn when(object: &Object<'_>, now: WallMs, findings: &mut Findings) -> When {
     }
 }
 
-fn expires_at(object: &Object<'_>, now: WallMs, when: When, findings: &mut Findings) -> Option<WallMs> {
-    let expires_at = object.get("expires_at", findings, time_ahead(now, RUN_AHEAD_MAX))?;
-    let due = match when {
-        When::Now => now,
-        When::Delay(delay) => now.plus(delay.to_duration()),
-        When::At(at) => at,
+/// When it expires: after it is due. Where the request may be the repeat of an accepted one (it carries a key or a
+/// `task_id`), a time that the clock has passed since is no fault, or the repeat would be told that nothing was
+/// accepted; if it is the first, the task ends as expired.
+fn expires_at(object: &Object<'_>, rules: &Rules<'_>, when: When, findings: &mut Findings) -> Option<WallMs> {
+    let expires_at = object.get("expires_at", findings, time_ahead(rules.now, RUN_AHEAD_MAX))?;
+    let may_be_repeat = rules.keyed || object.given("task_id").is_some();
+    let run_at = object.given("run_at").and_then(|text| time_ahead(rules.now, RUN_AHEAD_MAX)(text).ok());
+    let due = match (run_at, when) {
+        (Some(run_at), _) => run_at,
+        (None, _) if may_be_repeat => return Some(expires_at),
+        (None, When::Delay(delay)) => rules.now.plus(delay.to_duration()),
+        (None, When::Now | When::At(_)) => rules.now,
     };
+    let due = if may_be_repeat { due } else { due.max(rules.now) };
     if expires_at <= due {
         findings.invalid(object.pointer("expires_at"), format!("has to be after the task is due ({due})"));
     }
@@ -234,11 +245,11 @@ fn retry(of: &Object<'_>, findings: &mut Findings) -> RetryOverrides {
         stop_when: object.get("stop_when", findings, stop_when),
         on_status: on_status(&object, findings),
     };
-    if let (Some(min), Some(max)) = (retry.min_backoff, retry.max_backoff) {
-        if min > max {
-            let detail = format!("min_backoff ({min}) must not be longer than max_backoff ({max})");
-            findings.invalid(object.pointer("min_backoff"), detail);
-        }
+    if let (Some(min), Some(max)) = (retry.min_backoff, retry.max_backoff)
+        && min > max
+    {
+        let detail = format!("min_backoff ({min}) must not be longer than max_backoff ({max})");
+        findings.invalid(object.pointer("min_backoff"), detail);
     }
     retry
 }
@@ -271,4 +282,271 @@ fn status_action(text: &str) -> Result<StatusAction, String> {
         let hint = did_you_mean(&word, ["done", "retry", "dead"].into_iter());
         format!("has to be `done`, `retry` or `dead`, not `{}`{hint}", clip(&word))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::testing::{check, noon};
+    use crate::task::limits::{FAULTS_REPORTED_MAX, LABEL_VALUE_LEN_MAX, LABELS_MAX, TASK_NAME_LEN_MAX};
+
+    const PAYLOAD_MAX: u64 = 100;
+
+    fn parse(body: &str) -> Result<TaskSpec, Value> {
+        let check = check();
+        one(body, &Rules { now: noon(), payload_bytes_max: PAYLOAD_MAX, check: &check, keyed: false }).map_err(rendered)
+    }
+
+    fn parse_batch(body: &str) -> Result<Vec<TaskSpec>, Value> {
+        let check = check();
+        batch(body, &Rules { now: noon(), payload_bytes_max: PAYLOAD_MAX, check: &check, keyed: false })
+            .map_err(rendered)
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "reads better as a function to map with")]
+    fn rendered(problem: Problem) -> Value {
+        serde_json::from_slice(&problem.render("r")).unwrap()
+    }
+
+    /// A task with these fields besides the two that are required.
+    fn with(fields: &str) -> Result<TaskSpec, Value> {
+        parse(&format!(r#"{{"task_type":"http_request","payload":{{"url":"u"}},{fields}}}"#))
+    }
+
+    fn with_retry(fields: &str) -> Result<TaskSpec, Value> {
+        with(&format!(r#""retry":{{{fields}}}"#))
+    }
+
+    fn pointers(problem: &Value) -> Vec<&str> {
+        problem["errors"].as_array().unwrap().iter().map(|error| error["pointer"].as_str().unwrap()).collect()
+    }
+
+    /// The one fault there is.
+    fn fault(result: Result<TaskSpec, Value>) -> (String, String) {
+        let problem = result.unwrap_err();
+        let [error] = &problem["errors"].as_array().unwrap()[..] else { panic!("{problem}") };
+        (error["pointer"].as_str().unwrap().to_owned(), error["detail"].as_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn a_whole_task_is_read_and_its_payload_kept_byte_for_byte() {
+        let text = r#" { "task_type":"http_request",
+            "payload":{"url" :"u", "n":1.0e0,"s":"\u0041" } ,
+            "queue":"mail","priority":9,"delay":"90s","expires_at":"2026-12-01T00:00:00Z","timeout":10,
+            "labels":{"z":"1","a":"é"},"task_id":"order:7",
+            "retry":{"max_attempts":2,"min_backoff":0.5,"max_backoff":"1h","max_doublings":0,
+                     "max_retry_duration":"24h","jitter":0,"stop_when":"all","on_status":{"404":"retry"}}}  "#;
+        let spec = parse(text).unwrap();
+        assert_eq!(&spec.payload[..], br#"{"url" :"u", "n":1.0e0,"s":"\u0041" }"#);
+        assert_eq!(
+            (spec.queue.as_str(), spec.priority, spec.when),
+            ("mail", Priority::MAX, When::Delay(Span::from_secs(90)))
+        );
+        assert_eq!(spec.timeout, Some(Span::from_secs(10)));
+        assert_eq!(spec.expires_at, Some(WallMs::parse("2026-12-01T00:00:00Z").unwrap()));
+        let labels: Vec<_> = spec.labels.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
+        assert_eq!(labels, [("a", "é"), ("z", "1")]);
+        assert_eq!(spec.name, Some(TaskName::parse("order:7").unwrap()));
+        let expected = RetryOverrides {
+            max_attempts: Some(2),
+            min_backoff: Some(Span::from_millis(500)),
+            max_backoff: Some(Span::from_secs(3_600)),
+            max_doublings: Some(0),
+            max_retry_duration: Some(Span::from_secs(86_400)),
+            jitter: Some(0.0),
+            stop_when: Some(StopWhen::All),
+            on_status: [(404, StatusAction::Retry)].into(),
+        };
+        assert_eq!(spec.retry, expected);
+        assert_eq!(spec.digest, parse_batch(&format!("[{text}]")).unwrap()[0].digest, "alone or in a batch");
+    }
+
+    #[test]
+    fn null_stands_for_not_given_where_a_field_is_optional() {
+        let bare = with(r#""queue":null,"priority":null,"run_at":null,"labels":null,"retry":null,"task_id":null"#);
+        let spec = bare.unwrap();
+        assert_eq!((spec.queue.as_str(), spec.priority.get(), spec.when), ("default", 5, When::Now));
+        assert!(spec.retry.is_empty() && spec.labels.is_empty() && spec.name.is_none());
+        assert_eq!(pointers(&parse(r#"{"task_type":null}"#).unwrap_err()), ["/task_type", "/payload"]);
+    }
+
+    #[test]
+    fn all_faults_come_at_once() {
+        let problem = parse(
+            r#"{"task_typ":"x","payload":{},"queue":"a b","priority":10,"delay":"1x","run_at":"tomorrow","timeout":[],
+                "expires_at":7,"labels":{"a b":"1","c":2},"retry":{"jiter":1,"jitter":2},"a/b~c":1,"task_id":""}"#,
+        )
+        .unwrap_err();
+        assert_eq!((&problem["code"], &problem["status"]), (&json!("invalid_task"), &json!(422)));
+        let mut found = pointers(&problem);
+        found.sort_unstable();
+        let expected = [
+            "/a~1b~0c",
+            "/delay",
+            "/expires_at",
+            "/labels/a b",
+            "/labels/c",
+            "/priority",
+            "/queue",
+            "/retry/jiter",
+            "/retry/jitter",
+            "/run_at",
+            "/run_at",
+            "/task_id",
+            "/task_typ",
+            "/task_type",
+            "/timeout",
+        ];
+        assert_eq!(found, expected);
+        let text = problem.to_string();
+        assert!(text.contains("did you mean `task_type`?") && text.contains("did you mean `jitter`?"), "{text}");
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for body in ["[]", "1", "null", "\"x\"", "true"] {
+            let (at, detail) = fault(parse(body));
+            assert!(at.is_empty() && detail.starts_with("expected an object, found "), "{body}: {detail}");
+        }
+        assert_eq!(
+            fault(with(r#""labels":[]"#)),
+            ("/labels".to_owned(), "expected an object, found an array".to_owned())
+        );
+        assert_eq!(fault(with(r#""retry":7"#)).0, "/retry");
+        assert_eq!(fault(with(r#""priority":"9""#)).1, "expected a whole number from 0 to 9, found a string");
+    }
+
+    #[test]
+    fn repeated_keys_are_refused_however_they_are_written() {
+        assert_eq!(
+            fault(with(r#""queue":"a","qu\u0065ue":"a""#)),
+            ("/queue".to_owned(), "given more than once".to_owned())
+        );
+        assert_eq!(fault(with(r#""labels":{"a":"1","a":"1"}"#)).0, "/labels/a");
+        assert_eq!(fault(with_retry(r#""jitter":0,"jitter":0"#)).0, "/retry/jitter");
+        assert_eq!(fault(with_retry(r#""on_status":{"404":"dead","404":"dead"}"#)).0, "/retry/on_status/404");
+    }
+
+    #[test]
+    fn limits_one_below_and_one_above() {
+        let labels = |count: usize| {
+            let each: Vec<_> = (0..count).map(|n| format!(r#""l{n}":"v""#)).collect();
+            with(&format!(r#""labels":{{{}}}"#, each.join(",")))
+        };
+        assert_eq!(labels(LABELS_MAX).unwrap().labels.len(), LABELS_MAX);
+        assert_eq!(fault(labels(LABELS_MAX + 1)).0, "/labels");
+        let value = |len: usize| with(&format!(r#""labels":{{"l":"{}"}}"#, "é".repeat(len)));
+        assert!(value(LABEL_VALUE_LEN_MAX).is_ok());
+        assert_eq!(fault(value(LABEL_VALUE_LEN_MAX + 1)).0, "/labels/l");
+        let id = |len: usize| with(&format!(r#""task_id":"{}""#, "i".repeat(len)));
+        assert!(id(TASK_NAME_LEN_MAX).is_ok());
+        assert_eq!(fault(id(TASK_NAME_LEN_MAX + 1)).0, "/task_id");
+        let payload = |len: usize| {
+            let empty = r#"{"url":""}"#.len();
+            parse(&format!(r#"{{"task_type":"http_request","payload":{{"url":"{}"}}}}"#, "u".repeat(len - empty)))
+        };
+        assert_eq!(payload(100).unwrap().payload.len(), 100);
+        assert_eq!(fault(payload(101)).0, "/payload");
+    }
+
+    #[test]
+    fn ranges_one_below_and_one_above() {
+        let year = 366 * 86_400;
+        for (field, good, bad) in [
+            ("priority", "0", "-1"),
+            ("priority", "9", "10"),
+            ("priority", "5", "5.5"),
+            ("timeout", "\"1ms\"", "0"),
+            ("timeout", "86400", "\"86400001ms\""),
+            ("delay", "0", "-1"),
+            ("delay", &(5 * year).to_string(), &format!("\"{}001ms\"", 5 * year)),
+            ("task_id", "\"...\"", "\"..\""),
+            ("task_id", "\"batches\"", "\"batch\""),
+            ("labels", "{}", "{\"\":\"x\"}"),
+        ] {
+            assert!(with(&format!(r#""{field}":{good}"#)).is_ok(), "{field} {good}");
+            assert!(fault(with(&format!(r#""{field}":{bad}"#))).0.starts_with(&format!("/{field}")), "{field} {bad}");
+        }
+        for (field, good, bad) in [
+            ("max_attempts", "1", "0"),
+            ("max_attempts", "1000000", "1000001"),
+            ("min_backoff", "0", "\"1\u{e9}\""),
+            ("max_backoff", &year.to_string(), &format!("\"{year}001ms\"")),
+            ("max_doublings", "64", "65"),
+            ("max_retry_duration", "\"1ms\"", "0"),
+            ("jitter", "0", "-0.1"),
+            ("jitter", "1", "1.1"),
+            ("stop_when", "\"any\"", "\"both\""),
+            ("on_status", "{\"200\":\"dead\"}", "{\"199\":\"dead\"}"),
+            ("on_status", "{\"599\":\"done\"}", "{\"600\":\"done\"}"),
+            ("on_status", "{\"404\":\"retry\"}", "{\"404\":\"retri\"}"),
+            ("on_status", "{}", "{\"+404\":\"retry\"}"),
+        ] {
+            assert!(with_retry(&format!(r#""{field}":{good}"#)).is_ok(), "{field} {good}");
+            let at = fault(with_retry(&format!(r#""{field}":{bad}"#))).0;
+            assert!(at.starts_with(&format!("/retry/{field}")), "{field} {bad}: {at}");
+        }
+        assert_eq!(fault(with_retry(r#""min_backoff":2,"max_backoff":1"#)).0, "/retry/min_backoff");
+    }
+
+    #[test]
+    fn times_fit_each_other() {
+        let at = |offset: i64| WallMs::new(noon().get() + offset).to_string();
+        assert_eq!(fault(with(r#""delay":"1s","run_at":"2026-12-01T00:00:00Z""#)).1, "give either delay or run_at");
+        let expires = |when: &str, offset: i64| with(&format!(r#"{when}"expires_at":"{}""#, at(offset)));
+        assert!(expires("", 1).is_ok());
+        assert_eq!(fault(expires("", 0)).0, "/expires_at");
+        assert!(expires(r#""delay":"5s","#, 5_001).is_ok());
+        assert_eq!(fault(expires(r#""delay":"5s","#, 5_000)).0, "/expires_at");
+        let run_at = format!(r#""run_at":"{}","#, at(9_000));
+        assert!(expires(&run_at, 9_001).is_ok());
+        assert_eq!(fault(expires(&run_at, 9_000)).0, "/expires_at");
+        assert!(expires(r#""task_id":"n","#, -1).is_ok(), "it may be the repeat of a task that was in time");
+        let past = format!(r#""run_at":"{}","#, at(-9));
+        assert_eq!(fault(expires(&past, 0)).0, "/expires_at");
+        let past = format!(r#""task_id":"n",{past}"#);
+        assert!(expires(&past, -8).is_ok());
+        assert_eq!(fault(expires(&past, -9)).0, "/expires_at", "this never made sense");
+        let ahead = i64::try_from(RUN_AHEAD_MAX.as_millis()).unwrap();
+        assert!(with(&format!(r#""run_at":"{}""#, at(ahead))).is_ok());
+        assert_eq!(fault(with(&format!(r#""run_at":"{}""#, at(ahead + 1)))).0, "/run_at");
+        assert_eq!(fault(expires("", ahead + 1)).0, "/expires_at");
+        assert_eq!(with(&format!(r#""run_at":"{}""#, at(-9))).unwrap().when, When::Now);
+        assert_eq!(with(&format!(r#""run_at":"{}""#, at(9))).unwrap().when, When::At(WallMs::new(noon().get() + 9)));
+    }
+
+    #[test]
+    fn what_the_handler_says_comes_under_its_pointer_and_code() {
+        let code = |body: &str| {
+            let problem = parse(body).unwrap_err();
+            (problem["code"].as_str().unwrap().to_owned(), problem["errors"][0]["pointer"].as_str().unwrap().to_owned())
+        };
+        let egress = r#"{"task_type":"http_request","payload":{"url":"http://169.254.169.254/"}}"#;
+        assert_eq!(code(egress), ("egress_refused".to_owned(), "/payload/url".to_owned()));
+        let unknown = r#"{"task_type":"http_reqest","payload":{}}"#;
+        assert_eq!(code(unknown), ("unknown_task_type".to_owned(), "/task_type".to_owned()));
+        assert!(fault(parse(unknown)).1.ends_with("did you mean `http_request`?"));
+        assert_eq!(code(r#"{"task_type":"http_request","payload":{}}"#).1, "/payload/url");
+        let mixed = r#"{"task_type":"http_request","payload":{"url":"http://169.254.169.254/"},"priority":77}"#;
+        assert_eq!(code(mixed).0, "invalid_task", "kinds that differ are just faults");
+    }
+
+    #[test]
+    fn a_batch_is_whole_or_refused() {
+        let good = r#"{"task_type":"http_request","payload":{"url":"u"}}"#;
+        let many = |count: usize| format!("[{}]", vec![good; count].join(","));
+        assert_eq!(parse_batch(&many(BATCH_TASKS_MAX)).unwrap().len(), BATCH_TASKS_MAX);
+        for wrong in [many(BATCH_TASKS_MAX + 1), "[]".to_owned(), "{}".to_owned()] {
+            assert_eq!(pointers(&parse_batch(&wrong).unwrap_err()), [""]);
+        }
+        let problem = parse_batch(&format!(r#"[{good},7,{{"task_type":"http_request","payload":{{}}}}]"#)).unwrap_err();
+        assert_eq!(pointers(&problem), ["/1", "/2/payload/url"]);
+        let named = r#"{"task_type":"http_request","payload":{"url":"u"},"task_id":"n"}"#;
+        assert_eq!(pointers(&parse_batch(&format!("[{named},{good},{named}]")).unwrap_err()), ["/2/task_id"]);
+        let all_wrong = format!("[{}]", vec!["7"; FAULTS_REPORTED_MAX + 1].join(","));
+        assert_eq!(pointers(&parse_batch(&all_wrong).unwrap_err()).len(), FAULTS_REPORTED_MAX);
+        assert_eq!(parse_batch("[1,").unwrap_err()["code"], "malformed_json");
+    }
 }

@@ -103,6 +103,7 @@ struct OverridesShown<'a> {
     on_status: &'a OnStatus,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference to the field")]
 fn on_status<S: Serializer>(table: &&OnStatus, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(table.iter().map(|(status, action)| (status, action.as_str())))
 }
@@ -342,4 +343,58 @@ fn policy(policy: &RetryPolicy) -> PolicyShown<'_> {
 
 fn bound(bound: &Bound) -> BoundShown {
     BoundShown { age: bound.age.map(Shown), count: bound.count, bytes: bound.bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::testing::record;
+
+    fn shown(payload: &str) -> String {
+        let mut body = Body::clone(record(1, Status::Queued).row.body.as_ref().unwrap());
+        body.payload = payload.to_owned().into();
+        super::payload(&body).map_or_else(|| "damaged".to_owned(), |raw| raw.get().to_owned())
+    }
+
+    #[test]
+    fn credentials_are_hidden_and_every_other_byte_is_kept() {
+        for (given, expected) in [
+            (r#"{"a" :1.0e0}"#, r#"{"a" :1.0e0}"#),
+            ("[1]", "[1]"),
+            (r#"{"headers":7}"#, r#"{"headers":7}"#),
+            (r#"{"headers":{"x":"cookie"},"cookie":"c"}"#, r#"{"headers":{"x":"cookie"},"cookie":"c"}"#),
+            (
+                r#"{"headers": {"COOKIE" : "a=b","x":" y","Author\u0069zation":["s"]} , "z":0}"#,
+                r#"{"headers": {"COOKIE" : "[redacted]","x":" y","Author\u0069zation":"[redacted]"} , "z":0}"#,
+            ),
+            (r#"{"headers":{"proxy-authorization":""}}"#, r#"{"headers":{"proxy-authorization":"[redacted]"}}"#),
+            ("{", "damaged"),
+        ] {
+            assert_eq!(shown(given), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn answers_are_text_where_they_can_be() {
+        let json = |head: &[u8]| serde_json::to_string(&response(head)).unwrap();
+        assert_eq!(json(b""), "null");
+        assert_eq!(json("né".as_bytes()), r#"{"text":"né"}"#);
+        assert_eq!(json(b"n\xc3"), r#"{"text":"n"}"#);
+        assert_eq!(json(b"\xc3"), r#"{"base64":"ww=="}"#);
+        assert_eq!(json(b"\xff\xfe"), r#"{"base64":"//4="}"#);
+    }
+
+    #[test]
+    fn an_error_is_shown_while_it_matters() {
+        let class = |status, last| {
+            let mut header = record(1, status).row.header;
+            header.last_class = last;
+            last_error(&header, None).map(|error| error.class)
+        };
+        assert_eq!(class(Status::Retrying, Some(OutcomeClass::Dns)), Some("dns"));
+        assert_eq!(class(Status::Dead, Some(OutcomeClass::Ok)), Some("ok"), "`on_status` may say so");
+        assert_eq!(class(Status::Queued, None), None);
+        assert_eq!(class(Status::Queued, Some(OutcomeClass::Ok)), None);
+        assert_eq!(class(Status::Succeeded, Some(OutcomeClass::HttpStatus)), None);
+    }
 }

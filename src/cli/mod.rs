@@ -3,6 +3,7 @@
 mod config;
 mod serve;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -100,14 +101,17 @@ fn environment() -> Vec<(String, String)> {
     rest
 }
 
-/// Data, on standard output.
-#[expect(clippy::print_stdout, reason = "this is the command line")]
+/// Data, on standard output. Whoever read it may have gone: a server goes on without an audience.
 fn say(text: &str) {
-    println!("{text}");
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+        tracing::debug!("nobody reads standard output");
+    }
 }
 
 /// Everything that is not data, on standard error.
-#[expect(clippy::print_stderr, reason = "this is the command line")]
 fn complain(text: &str) {
-    eprintln!("{text}");
+    if writeln!(std::io::stderr(), "{text}").is_err() {
+        tracing::debug!("nobody reads standard error");
+    }
 }

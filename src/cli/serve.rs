@@ -69,14 +69,13 @@ async fn serve(loaded: Loaded, clock: Clock) -> ExitCode {
                     ExitCode::from(EX_IOERR)
                 }
             },
-            signal = either(&mut terminate, &mut interrupt) => match asked.take().map(|asked| asked.send(signal)) {
-                Some(_heard) => {}
-                None => {
+            signal = either(&mut terminate, &mut interrupt) => {
+                if asked.take().map(|asked| asked.send(signal)).is_none() {
                     ForcedStop { signal }.log();
                     complain("sendoff: asked to stop twice, stopping at once; attempts in flight count as interrupted");
                     return ExitCode::FAILURE;
                 }
-            },
+            }
         }
     }
 }

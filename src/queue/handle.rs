@@ -167,7 +167,7 @@ impl Queues {
         let (ended, told) = oneshot::channel();
         let (registered, registration) = oneshot::channel();
         let envelope = Envelope::Wait { key: record.row.header.key, ended, registered };
-        self.commands.try_send(envelope).map_err(refusal)?;
+        self.commands.try_send(envelope).map_err(|error| refusal(&error))?;
         registration.await.map_err(|_dropped| EngineError::Stopping)??;
         // It may have ended between the first read and the registration.
         let Some(record) = self.store.record(task.clone()).await? else { return Ok(None) };
@@ -183,16 +183,13 @@ impl Queues {
 
     async fn ask(&self, request: Request, bytes: usize) -> Result<Answer, EngineError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.try_send(Envelope::Ask { request, bytes, reply }).map_err(refusal)?;
+        self.commands.try_send(Envelope::Ask { request, bytes, reply }).map_err(|error| refusal(&error))?;
         answer.await.map_err(|_dropped| EngineError::Unknown)?
     }
 }
 
-fn refusal(error: mpsc::error::TrySendError<Envelope>) -> EngineError {
-    match error {
-        mpsc::error::TrySendError::Full(_) => EngineError::Busy,
-        mpsc::error::TrySendError::Closed(_) => EngineError::Stopping,
-    }
+fn refusal(error: &mpsc::error::TrySendError<Envelope>) -> EngineError {
+    if matches!(error, mpsc::error::TrySendError::Full(_)) { EngineError::Busy } else { EngineError::Stopping }
 }
 
 /// Why a bulk call stopped.

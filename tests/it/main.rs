@@ -4,6 +4,8 @@
 //! its free functions are test code too.
 
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod dead_letter;
@@ -12,11 +14,21 @@ mod delivery;
 #[cfg(test)]
 mod expiry;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod order;
+#[cfg(test)]
+mod recovery;
+#[cfg(test)]
 mod retry;
+#[cfg(test)]
+mod shutdown;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]
 mod source;
+#[cfg(test)]
+mod store;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Now;
 use crate::config::Config;
-use crate::queue::store::{Change, Damage, NameKind, Recovered, Row};
+use crate::queue::store::{Change, NameKind, Recovered, Row};
 use crate::scheduler::Waiting;
 use crate::task::header::NameId;
 use crate::task::{Header, KeyCounter, LaneName, Outcome, OutcomeClass, QueueName, Status, TaskKey};
@@ -52,7 +52,7 @@ impl Recovering {
                     queue.paused = true;
                 }
             }
-            Recovered::Task { header, damage } => self.task(*header, damage.as_ref()),
+            Recovered::Task { header, damage } => self.task(&header, damage.is_some()),
         }
     }
 
@@ -68,20 +68,19 @@ impl Recovering {
         }
     }
 
-    fn task(&mut self, header: Header, damage: Option<&Damage>) {
+    fn task(&mut self, header: &Header, damaged: bool) {
         self.tasks += 1;
         self.last_key = self.last_key.max(Some(header.key));
         if let Some(queue) = self.core.queues.get_mut(&header.queue) {
-            queue.enter(&header);
+            queue.enter(header);
         }
-        match damage {
-            Some(_) if !header.status.has_ended() => {
-                self.damaged += 1;
-                self.open.push(header.key);
-            }
-            _ if header.status.is_waiting() => self.waiting.push(Waiting::of(&header)),
-            _ if header.status == Status::Running => self.open.push(header.key),
-            _ => {}
+        if damaged && !header.status.has_ended() {
+            self.damaged += 1;
+            self.open.push(header.key);
+        } else if header.status.is_waiting() {
+            self.waiting.push(Waiting::of(header));
+        } else if header.status == Status::Running {
+            self.open.push(header.key);
         }
     }
 

@@ -14,6 +14,8 @@ pub(super) const R: NameId = NameId(11);
 const A: NameId = NameId(20);
 const B: NameId = NameId(21);
 const START_WALL: i64 = 1_800_000_000_000;
+/// No key: what `[]` means, said so that it can only mean that.
+const NOTHING: [i64; 0] = [];
 
 pub(super) fn at(ms: u64) -> Now {
     Now { wall: WallMs::new(START_WALL + ms.cast_signed()), mono: Duration::from_millis(ms) }
@@ -197,10 +199,10 @@ fn overdue_tells_each_task_once_earliest_first_and_at_most_so_many() {
     }
     let keys = |keys: Vec<TaskKey>| keys.into_iter().map(TaskKey::to_i64).collect::<Vec<_>>();
     assert_eq!(scheduler.next_look(at(0)), Some(Duration::from_millis(95)));
-    assert_eq!(keys(scheduler.overdue(at(94), 10)), [0_i64; 0]);
+    assert_eq!(keys(scheduler.overdue(at(94), 10)), NOTHING);
     assert_eq!(keys(scheduler.overdue(at(99), 3)), [5, 4, 3]);
     assert_eq!(keys(scheduler.overdue(at(99), 3)), [2, 1]);
-    assert_eq!(keys(scheduler.overdue(at(99), 3)), [0_i64; 0]);
+    assert_eq!(keys(scheduler.overdue(at(99), 3)), NOTHING);
     assert_eq!(scheduler.counts(Q).scheduled, 5, "they wait until they are removed");
 }
 
@@ -276,7 +278,7 @@ fn workers_are_shared_and_can_be_lowered() {
 fn a_pause_stops_starts_only() {
     let mut scheduler = plain();
     scheduler.set_paused(Q, true);
-    assert_eq!(started(&mut scheduler, &[task(1, 0)], at(0)), [0_i64; 0]);
+    assert_eq!(started(&mut scheduler, &[task(1, 0)], at(0)), NOTHING);
     assert_eq!(scheduler.blocked(Q, at(0)), Some(Blocked::Paused));
     scheduler.set_paused(Q, false);
     assert_eq!(scheduler.blocked(Q, at(0)), None);
@@ -286,7 +288,7 @@ fn a_pause_stops_starts_only() {
 #[test]
 fn a_queue_nobody_set_keeps_its_tasks_and_starts_none() {
     let mut scheduler = plain();
-    assert_eq!(started(&mut scheduler, &[Waiting { queue: R, ..task(1, 0) }], at(0)), [0_i64; 0]);
+    assert_eq!(started(&mut scheduler, &[Waiting { queue: R, ..task(1, 0) }], at(0)), NOTHING);
     assert_eq!(scheduler.blocked(R, at(0)), Some(Blocked::Concurrency));
     scheduler.set_queue(R, &QueueConfig::default(), at(0));
     assert_eq!(picks(&mut scheduler, at(0)), [1]);
@@ -304,12 +306,12 @@ fn a_queue_without_a_token_holds_up_no_other_and_says_until_when() {
     let half = Duration::from_millis(500);
     assert_eq!(scheduler.blocked(Q, at(0)), Some(Blocked::Rate { until: half }));
     assert_eq!(scheduler.next_look(at(0)), Some(half));
-    assert_eq!(picks(&mut scheduler, at(499)), [0_i64; 0]);
+    assert_eq!(picks(&mut scheduler, at(499)), NOTHING);
     assert_eq!(picks(&mut scheduler, at(500)), [1]);
     // An undone pick gives its slots back, not its token.
     scheduler.finish(Q, A);
     scheduler.insert(&task(1, 0), at(500));
-    assert_eq!(picks(&mut scheduler, at(999)), [0_i64; 0]);
+    assert_eq!(picks(&mut scheduler, at(999)), NOTHING);
     assert_eq!(picks(&mut scheduler, at(1_000)), [1]);
     // Paused, it waits for no token; lifted, it asks again.
     scheduler.set_paused(Q, true);
@@ -324,11 +326,11 @@ fn no_token_is_spent_where_another_limit_blocks() {
     let limited = QueueConfig { max_dispatches_per_second: Some(1.0), max_burst_size: 1, ..QueueConfig::default() };
     let mut scheduler = scheduler(&limited);
     scheduler.set_hosts(hosts(0));
-    assert_eq!(started(&mut scheduler, &[task(1, 0)], at(5_000)), [0_i64; 0]);
+    assert_eq!(started(&mut scheduler, &[task(1, 0)], at(5_000)), NOTHING);
     assert_eq!(scheduler.blocked(Q, at(5_000)), Some(Blocked::Hosts));
     scheduler.set_workers(0);
     scheduler.set_hosts(hosts(1));
-    assert_eq!(picks(&mut scheduler, at(5_000)), [0_i64; 0]);
+    assert_eq!(picks(&mut scheduler, at(5_000)), NOTHING);
     scheduler.set_workers(1);
     assert_eq!(picks(&mut scheduler, at(5_000)), [1]);
 }

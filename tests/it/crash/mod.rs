@@ -98,15 +98,22 @@ async fn suite(cycles: u64, acks_each: u64, environment: &[(&str, &str)]) -> Rep
         }
         // The moment of the kill: some acknowledgements after the cycle's share.
         goal = ledger.count.load(Ordering::Acquire).max(goal) + acks_each + chance.below(acks_each / 2);
-        ledger.reaches(goal).await;
+        tokio::select! {
+            () = ledger.reaches(goal) => {}
+            () = all_gone(&mut clients) => panic!("the server went by itself; its log: {}", log_of(dir.path())),
+        }
         process.kill();
-        while clients.join_next().await.is_some() {}
+        all_gone(&mut clients).await;
     }
     let process = Process::start(dir.path(), environment);
     let report = reckon(&process.client, &ledger, &target).await;
     process.terminate(dir.path());
     assert!(!log_of(dir.path()).contains("stale_settle"), "no lease outlives its process");
     report
+}
+
+async fn all_gone(clients: &mut JoinSet<()>) {
+    while clients.join_next().await.is_some() {}
 }
 
 /// Waits until everything has ended, then holds the store against the clients' ledger and the target's.

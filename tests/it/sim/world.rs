@@ -107,8 +107,7 @@ impl World {
         self.schedule_faults(faults_end);
         self.open();
         let patience = faults_end + 48 * 3_600_000;
-        loop {
-            let Some(next) = self.next_moment() else { break };
+        while let Some(next) = self.next_moment() {
             if next > patience || (self.agenda.is_empty() && self.all_ended()) {
                 break;
             }
@@ -316,6 +315,7 @@ impl World {
         Some(Request::Task(action, TaskRef::by_id(id)))
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the oracle listens to five facts of many")]
     fn oracle_hears(&mut self, event: &sendoff::logging::event::Event) {
         use sendoff::logging::event::Event as E;
         match event {

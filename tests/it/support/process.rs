@@ -11,6 +11,16 @@ pub(crate) struct Process {
     child: Child,
     /// A client with its admin key and its CA.
     pub(crate) client: Client,
+    /// What it printed when it was ready: all lines, to the one that calls `curl`.
+    pub(crate) welcome: Vec<String>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A test that failed leaves no process behind; one that ended it gets an error here that says so.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
 }
 
 impl Process {
@@ -24,13 +34,19 @@ impl Process {
             .spawn()
             .expect("the binary starts");
         let stdout = child.stdout.take().expect("piped");
-        let mut lines = BufReader::new(stdout).lines();
-        let first = lines.next().and_then(Result::ok);
-        let Some(url) = first.as_deref().and_then(|line| line.strip_prefix("sendoff is ready on ")) else {
-            panic!("not ready, but {first:?}; its log: {}", log_of(dir));
+        let mut welcome = Vec::new();
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            welcome.push(line);
+            if welcome.last().is_some_and(|line| line.starts_with("  curl ")) {
+                break;
+            }
+        }
+        let Some(url) = welcome.first().and_then(|line| line.strip_prefix("sendoff is ready on ")) else {
+            panic!("not ready, but {welcome:?}; its log: {}", log_of(dir));
         };
         let url = url.split_whitespace().next().expect("a URL").to_owned();
-        Self { child, client: Client::of(&url, &dir.join("certs/ca.pem"), &dir.join("data/admin.key")) }
+        let client = Client::of(&url, &dir.join("certs/ca.pem"), &dir.join("data/admin.key"));
+        Self { child, client, welcome }
     }
 
     /// `kill -9`, and waits until it is gone.

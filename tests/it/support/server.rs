@@ -156,6 +156,14 @@ impl TestServer {
         Home { clock: Some((self.clock, self.hand)), ..self.dir }
     }
 
+    /// Stops it although attempts run that would never end: their grace passes in the same moment.
+    pub(crate) async fn stop_at_once(self) -> Home {
+        let grace = self.config.server.shutdown_grace.to_duration();
+        let (stopped, _client, hand) = self.stopping();
+        // The stop is polled first: its grace has begun when the clock moves.
+        tokio::join!(stopped, async { hand.advance(grace) }).0
+    }
+
     /// Begins to stop it; what the future gives is its place.
     pub(crate) fn stopping(self) -> (impl Future<Output = Home>, Client, ManualClock) {
         let (client, hand) = (self.client.clone(), self.hand.clone());

@@ -132,7 +132,8 @@ fn take_u32(input: &mut &[u8]) -> Result<Option<u32>, Malformed> {
 }
 
 fn take_text<'a>(input: &mut &'a [u8]) -> Option<&'a str> {
-    let (text, rest) = input.split_at_checked(usize::try_from(take(input)?).ok()?)?;
+    let len = usize::try_from(take(input)?).ok()?;
+    let (text, rest) = input.split_at_checked(len)?;
     *input = rest;
     std::str::from_utf8(text).ok()
 }

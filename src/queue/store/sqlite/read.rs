@@ -1,20 +1,21 @@
 //! What can be asked of the tables, each in short statements.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
 
 use crate::queue::store::change::UniqueKind;
 use crate::queue::store::{
-    Gathered, IdRange, ListPage, ListQuery, OldestEnded, Row, StoreError, TaskRecord, UniqueId, UniqueRecord,
+    Damage, Gathered, IdRange, ListPage, ListQuery, OldestEnded, Row, StoreError, TaskRecord, UniqueId, UniqueRecord,
     task_name_hash,
 };
 use crate::task::header::NameId;
-use crate::task::{Header, IdTail, Status, TaskKey, TaskName, TaskRef, WallMs};
+use crate::task::{Body, Header, IdTail, Status, TaskKey, TaskName, TaskRef, WallMs};
 
 use super::commit::unique_kind_code;
 use super::fault::{read_error, unavailable};
 use super::names::{Known, Names};
 use super::record::{self, ATTEMPT_COLUMNS, PAYLOAD_COLUMNS, TASK_COLUMNS};
-use crate::queue::store::Damage;
 
 /// Reads on one connection.
 pub(super) struct Reading<'a> {
@@ -174,17 +175,16 @@ impl<'a> Reading<'a> {
     fn row(&self, known: &Known, (header, damage): (Header, Option<Damage>)) -> Result<Row, StoreError> {
         let queue = known.queue(header.queue).ok_or_else(|| unavailable("a queue has no name"))?;
         let lane = known.lane(header.lane);
-        let body = match damage {
-            Some(damage) => Err(damage),
-            None => {
-                let id = header.key.to_i64();
-                let sql = format!("SELECT {PAYLOAD_COLUMNS} FROM payload WHERE id = ?1");
-                let mut statement = self.conn.prepare_cached(&sql).map_err(read_error)?;
-                let body = statement.query_row([id], |row| record::read_body(row, id)).optional();
-                body.map_err(read_error)?.unwrap_or_else(|| Err(record::body_missing(id)))
-            }
-        };
+        let body = damage.map_or_else(|| self.body(header.key), |damage| Ok(Err(damage)))?;
         Ok(Row { header, queue, lane, body })
+    }
+
+    fn body(&self, key: TaskKey) -> Result<Result<Arc<Body>, Damage>, StoreError> {
+        let id = key.to_i64();
+        let sql = format!("SELECT {PAYLOAD_COLUMNS} FROM payload WHERE id = ?1");
+        let mut statement = self.conn.prepare_cached(&sql).map_err(read_error)?;
+        let body = statement.query_row([id], |row| record::read_body(row, id)).optional();
+        Ok(body.map_err(read_error)?.unwrap_or_else(|| Err(record::body_missing(id))))
     }
 }
 

@@ -97,7 +97,7 @@ pub(super) fn read_header(row: &SqlRow<'_>) -> rusqlite::Result<(Header, Option<
         *cell = decoder.integer(row.get_ref(index + 1)?);
     }
     let checksum = decoder.integer(row.get_ref(CELLS + 1)?);
-    let header = decoder.header(id, cells);
+    let header = decoder.header(id, &cells);
     if checksum != Some(header_checksum(id, &cells)) {
         decoder.wrong.get_or_insert("its checksum does not match");
     }
@@ -149,7 +149,7 @@ impl Decoder {
         cell.map(WallMs::new)
     }
 
-    fn header(&mut self, id: i64, cells: HeaderCells) -> Header {
+    fn header(&mut self, id: i64, cells: &HeaderCells) -> Header {
         let [
             tail,
             queue,
@@ -174,7 +174,7 @@ impl Decoder {
             last_http_status,
             dead_reason,
             payload_bytes,
-        ] = cells;
+        ] = *cells;
         let flags = self.must(flags, Some, 0);
         Header {
             key: self.must(Some(id), TaskKey::from_i64, TaskKey::MIN),
