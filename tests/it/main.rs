@@ -8,11 +8,19 @@ mod cli;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod dead_letter;
+#[cfg(test)]
+mod delivery;
+#[cfg(test)]
+mod expiry;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
 mod recovery;
+#[cfg(test)]
+mod retry;
 #[cfg(test)]
 mod shutdown;
 #[cfg(test)]

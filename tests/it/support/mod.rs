@@ -3,4 +3,5 @@
 pub(crate) mod client;
 pub(crate) mod process;
 pub(crate) mod server;
+pub(crate) mod story;
 pub(crate) mod target;
