@@ -42,7 +42,8 @@ async fn three_dead() -> (TestServer, Target) {
     ended(&server, &target.url("/404"), &json!({"task_id": "a1", "labels": labels})).await;
     ended(&server, &target.url("/404"), &json!({"task_id": "a2"})).await;
     let once = json!({"max_attempts": 1});
-    ended(&server, &target.url("/500"), &json!({"task_id": "b", "queue": "mails", "labels": labels, "retry": once})).await;
+    ended(&server, &target.url("/500"), &json!({"task_id": "b", "queue": "mails", "labels": labels, "retry": once}))
+        .await;
     ended(&server, &target.url("/200"), &json!({"task_id": "fine"})).await;
     (server, target)
 }
@@ -112,7 +113,10 @@ async fn a_redriven_task_keeps_its_name_and_history_and_begins_anew() {
     let redriven = server.client.post(&format!("/dlq/{id}/redrive"), &json!({})).await;
     assert_eq!((redriven.status.as_u16(), &redriven.body["task_id"]), (200, &json!(id)));
     let fresh = ["series", "attempt_count", "retry_count", "dead_reason", "processed_at"];
-    assert_eq!(fresh.map(|field| redriven.body[field].clone()), [json!(2), json!(0), json!(0), Value::Null, Value::Null]);
+    assert_eq!(
+        fresh.map(|field| redriven.body[field].clone()),
+        [json!(2), json!(0), json!(0), Value::Null, Value::Null]
+    );
 
     let task = play(&server, &id).await;
     assert_eq!(story(&task), "0s 500 · 10s 500 · 50s 500 · 10s 200 · succeeded", "the whole series again");
@@ -137,7 +141,10 @@ async fn a_redriven_task_that_fails_again_is_dead_again() {
     for series in 2..5 {
         server.client.post(&format!("/dlq/{id}/redrive"), &json!({})).await;
         let task = settled(&server, &id).await;
-        assert_eq!((&task["status"], &task["series"], list(&task["attempts"]).len()), (&json!("dead"), &json!(series), series));
+        assert_eq!(
+            (&task["status"], &task["series"], list(&task["attempts"]).len()),
+            (&json!("dead"), &json!(series), series)
+        );
     }
     assert_eq!(server.client.get("/dlq").await.body["total"], 1);
 }
@@ -277,11 +284,16 @@ async fn the_newest_are_kept_up_to_their_bytes() {
         for (bytes, expected) in [(3 * one, &["a", "b", "c"][..]), (3 * one - 1, &["b", "c"]), (one - 1, &[])] {
             let (server, target) = keeping(kept, None, None, Some(bytes)).await;
             assert_eq!(target.url("/").len(), probe.url("/").len(), "ports of one length");
-            for id in ["a", "b", "c"] {
-                ended(&server, &target.url("/"), &json!({"task_id": id})).await;
-            }
-            assert_eq!(left(&server, &["a", "b", "c"]).await, expected);
+            let names = ["a", "b", "c"];
+            three(&server, &target, names).await;
+            assert_eq!(left(&server, &names).await, expected);
         }
+    }
+}
+
+async fn three(server: &TestServer, target: &Target, names: [&str; 3]) {
+    for id in names {
+        ended(server, &target.url("/"), &json!({"task_id": id})).await;
     }
 }
 
