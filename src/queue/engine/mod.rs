@@ -15,6 +15,8 @@ mod settle;
 pub mod shell;
 mod start;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

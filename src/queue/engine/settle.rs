@@ -112,6 +112,9 @@ impl Core {
         if new.attempts == 0 {
             new.first_dispatched_at = None;
         }
+        // It was due when it started, and a clock set back since must not make it wait again.
+        new.due = old.due.min(self.scheduler.due_after(Span::default(), turn.now));
+        new.due_on_wall = false;
         turn.step.changes.push(Change::release(old, new.clone()));
         turn.step.events.push(Released { id: new.id(), queue: row.queue.clone() }.into());
         self.wait(turn.now, &new);
