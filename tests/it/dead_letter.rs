@@ -42,7 +42,8 @@ async fn three_dead() -> (TestServer, Target) {
     ended(&server, &target.url("/404"), &json!({"task_id": "a1", "labels": labels})).await;
     ended(&server, &target.url("/404"), &json!({"task_id": "a2"})).await;
     let once = json!({"max_attempts": 1});
-    ended(&server, &target.url("/500"), &json!({"task_id": "b", "queue": "mails", "labels": labels, "retry": once})).await;
+    ended(&server, &target.url("/500"), &json!({"task_id": "b", "queue": "mails", "labels": labels, "retry": once}))
+        .await;
     ended(&server, &target.url("/200"), &json!({"task_id": "fine"})).await;
     (server, target)
 }
@@ -112,7 +113,10 @@ async fn a_redriven_task_keeps_its_name_and_history_and_begins_anew() {
     let redriven = server.client.post(&format!("/dlq/{id}/redrive"), &json!({})).await;
     assert_eq!((redriven.status.as_u16(), &redriven.body["task_id"]), (200, &json!(id)));
     let fresh = ["series", "attempt_count", "retry_count", "dead_reason", "processed_at"];
-    assert_eq!(fresh.map(|field| redriven.body[field].clone()), [json!(2), json!(0), json!(0), Value::Null, Value::Null]);
+    assert_eq!(
+        fresh.map(|field| redriven.body[field].clone()),
+        [json!(2), json!(0), json!(0), Value::Null, Value::Null]
+    );
 
     let task = play(&server, &id).await;
     assert_eq!(story(&task), "0s 500 · 10s 500 · 50s 500 · 10s 200 · succeeded", "the whole series again");
@@ -137,7 +141,10 @@ async fn a_redriven_task_that_fails_again_is_dead_again() {
     for series in 2..5 {
         server.client.post(&format!("/dlq/{id}/redrive"), &json!({})).await;
         let task = settled(&server, &id).await;
-        assert_eq!((&task["status"], &task["series"], list(&task["attempts"]).len()), (&json!("dead"), &json!(series), series));
+        assert_eq!(
+            (&task["status"], &task["series"], list(&task["attempts"]).len()),
+            (&json!("dead"), &json!(series), series)
+        );
     }
     assert_eq!(server.client.get("/dlq").await.body["total"], 1);
 }
@@ -221,20 +228,32 @@ enum Kept {
     Done,
 }
 
-/// A server whose queue `default` keeps ended tasks by `bound` alone, and a path that ends a task so.
-async fn keeping(kept: Kept, age: Option<u64>, count: Option<u64>, bytes: Option<u64>) -> (TestServer, Target) {
+/// A server whose queue `default` keeps ended tasks by this bound alone.
+async fn keeping(kept: Kept, age: Option<u64>, count: Option<u64>, bytes: Option<u64>) -> TestServer {
     let bound = sendoff::config::Bound { age: age.map(Span::from_secs), count, bytes };
     let change = |queue: &mut QueueConfig| match kept {
         Kept::Dead => queue.dead_letters = bound,
         Kept::Done => queue.retention = bound,
     };
-    let (server, target) = (Home::new().with_queue("default", change).start().await, Target::start().await);
+    Home::new().with_queue("default", change).start().await
+}
+
+/// A target whose answers end tasks so.
+async fn target_for(kept: Kept) -> Target {
+    let target = Target::start().await;
     let status = match kept {
         Kept::Dead => 404,
         Kept::Done => 200,
     };
     target.on("/", [Reply::status(status)]);
-    (server, target)
+    target
+}
+
+/// Posts a task of each of these names, each when the one before has ended.
+async fn ended_all(server: &TestServer, target: &Target, ids: &[&str]) {
+    for id in ids {
+        ended(server, &target.url("/"), &json!({"task_id": id})).await;
+    }
 }
 
 /// Lets retention look, which it does once a second.
@@ -259,10 +278,8 @@ async fn left<'a>(server: &TestServer, ids: &[&'a str]) -> Vec<&'a str> {
 #[tokio::test]
 async fn the_newest_are_kept_up_to_their_number() {
     for kept in [Kept::Dead, Kept::Done] {
-        let (server, target) = keeping(kept, None, Some(2), None).await;
-        for id in ["a", "b"] {
-            ended(&server, &target.url("/"), &json!({"task_id": id})).await;
-        }
+        let (server, target) = (keeping(kept, None, Some(2), None).await, target_for(kept).await);
+        ended_all(&server, &target, &["a", "b"]).await;
         assert_eq!(left(&server, &["a", "b"]).await, ["a", "b"]);
         ended(&server, &target.url("/"), &json!({"task_id": "c"})).await;
         assert_eq!(left(&server, &["a", "b", "c"]).await, ["b", "c"]);
@@ -271,16 +288,14 @@ async fn the_newest_are_kept_up_to_their_number() {
 
 #[tokio::test]
 async fn the_newest_are_kept_up_to_their_bytes() {
+    let all = ["a", "b", "c"];
     for kept in [Kept::Dead, Kept::Done] {
-        let probe = Target::start().await;
-        let one = json!({"url": probe.url("/")}).to_string().len() as u64;
-        for (bytes, expected) in [(3 * one, &["a", "b", "c"][..]), (3 * one - 1, &["b", "c"]), (one - 1, &[])] {
-            let (server, target) = keeping(kept, None, None, Some(bytes)).await;
-            assert_eq!(target.url("/").len(), probe.url("/").len(), "ports of one length");
-            for id in ["a", "b", "c"] {
-                ended(&server, &target.url("/"), &json!({"task_id": id})).await;
-            }
-            assert_eq!(left(&server, &["a", "b", "c"]).await, expected);
+        for (tasks, spare, expected) in [(3, 0, &all[..]), (3, 1, &all[1..]), (1, 1, &[])] {
+            let target = target_for(kept).await;
+            let one = json!({"url": target.url("/")}).to_string().len() as u64;
+            let server = keeping(kept, None, None, Some(tasks * one - spare)).await;
+            ended_all(&server, &target, &all).await;
+            assert_eq!(left(&server, &all).await, expected);
         }
     }
 }
@@ -288,7 +303,7 @@ async fn the_newest_are_kept_up_to_their_bytes() {
 #[tokio::test]
 async fn the_old_are_removed() {
     for kept in [Kept::Dead, Kept::Done] {
-        let (server, target) = keeping(kept, Some(3_600), None, None).await;
+        let (server, target) = (keeping(kept, Some(3_600), None, None).await, target_for(kept).await);
         ended(&server, &target.url("/"), &json!({"task_id": "old"})).await;
         server.advance(secs(10)).await;
         ended(&server, &target.url("/"), &json!({"task_id": "young"})).await;
@@ -327,7 +342,7 @@ async fn a_clock_that_jumped_removes_nothing_for_a_minute() {
 
 #[tokio::test]
 async fn an_idempotency_key_outlives_its_task_for_a_day() {
-    let (server, target) = keeping(Kept::Done, Some(0), None, None).await;
+    let (server, target) = (keeping(Kept::Done, Some(0), None, None).await, Target::start().await);
     let body = task(&target.url("/"), &json!({})).to_string();
     let post = async || {
         let request = server.client.request(Method::POST, "/tasks").header("content-type", "application/json");

@@ -56,7 +56,8 @@ async fn the_request_is_the_one_that_was_asked_for() {
     let request = sent(&server, &target, &json!({"url": url}).to_string()).await;
     assert_eq!(request.method, "POST", "unless it says otherwise");
 
-    let headers = json!({"X-One": "1", "x-two": "a, b;c=\"d\"", "authorization": "Bearer secret", "user-agent": "mine"});
+    let headers =
+        json!({"X-One": "1", "x-two": "a, b;c=\"d\"", "authorization": "Bearer secret", "user-agent": "mine"});
     let request = sent(&server, &target, &json!({"url": url, "headers": headers}).to_string()).await;
     for (name, value) in headers.as_object().unwrap() {
         assert_eq!(request.header(name), value.as_str(), "{name}");
@@ -106,7 +107,8 @@ async fn what_a_task_holds_is_shown_as_it_was_given_but_for_its_secrets() {
     let id = server.client.all_tasks().await[0]["task_id"].as_str().unwrap().to_owned();
     let request = server.client.request(Method::GET, &format!("/tasks/{id}"));
     let text = request.send().await.unwrap().text().await.unwrap();
-    let shown = format!(r#"{{"url":{url}, {headers}, "body": {{"n" :1.0e0}} }}"#).replace("Bearer secret", "[redacted]");
+    let shown =
+        format!(r#"{{"url":{url}, {headers}, "body": {{"n" :1.0e0}} }}"#).replace("Bearer secret", "[redacted]");
     assert!(text.contains(&shown), "{text}");
 }
 
@@ -290,7 +292,8 @@ async fn a_batch_is_accepted_whole_or_not_at_all() {
     }
     assert_eq!(target.requests().len(), 100);
 
-    let bad = json!([task(&target.url("/new"), &json!({})), task("nowhere", &json!({})), {"task_type": "http_request"}]);
+    let bad =
+        json!([task(&target.url("/new"), &json!({})), task("nowhere", &json!({})), {"task_type": "http_request"}]);
     let refused = server.client.post("/tasks/batch", &bad).await;
     assert_eq!(code(&refused), (422, "invalid_task"));
     let at: Vec<_> = list(&refused.body["errors"]).iter().map(|error| error["pointer"].as_str().unwrap()).collect();

@@ -58,7 +58,8 @@ fn later(status: u16, retry_after: &str) -> Vec<Reply> {
 async fn delays_double_then_grow_evenly_then_stay() {
     let stage = Stage::set().await;
     let retry = linear(&json!({"max_doublings": 3, "max_attempts": 9}));
-    let expected = "0s 500 · 10s 500 · 20s 500 · 40s 500 · 1m20s 500 · 2m40s 500 · 4m 500 · 5m 500 · 5m 500 · dead max_attempts";
+    let expected =
+        "0s 500 · 10s 500 · 20s 500 · 40s 500 · 1m20s 500 · 2m40s 500 · 4m 500 · 5m 500 · 5m 500 · dead max_attempts";
     stage.check("the timetable of Cloud Tasks' documentation", &retry, statuses(&[500]), expected).await;
 
     let retry = linear(&json!({"max_attempts": 5}));
@@ -67,7 +68,12 @@ async fn delays_double_then_grow_evenly_then_stay() {
 
     let retry = json!({"min_backoff": "7s", "max_backoff": "7s", "jitter": 1, "max_attempts": 4});
     stage
-        .check("jitter stops at min_backoff", &retry, statuses(&[500]), "0s 500 · 7s 500 · 7s 500 · 7s 500 · dead max_attempts")
+        .check(
+            "jitter stops at min_backoff",
+            &retry,
+            statuses(&[500]),
+            "0s 500 · 7s 500 · 7s 500 · 7s 500 · dead max_attempts",
+        )
         .await;
 
     let retry = json!({"min_backoff": 0, "max_backoff": 0, "max_attempts": 3});
@@ -130,7 +136,12 @@ async fn a_series_stops_at_its_bounds() {
 
     let thirty = linear(&json!({"max_retry_duration": "30s"}));
     stage
-        .check("a retry at the end of the duration", &thirty, failing(), "0s 500 · 10s 500 · 20s 500 · dead max_retry_duration")
+        .check(
+            "a retry at the end of the duration",
+            &thirty,
+            failing(),
+            "0s 500 · 10s 500 · 20s 500 · dead max_retry_duration",
+        )
         .await;
     let less = linear(&json!({"max_retry_duration": "29.999s"}));
     stage.check("one that would fall after it", &less, failing(), "0s 500 · 10s 500 · dead max_retry_duration").await;
@@ -176,7 +187,9 @@ async fn with_all_a_task_that_waits_past_both_bounds_ends() {
 async fn a_user_may_treat_statuses_otherwise() {
     let stage = Stage::set().await;
     let on = |status: &str, action| linear(&json!({"on_status": {status: action}}));
-    stage.check("404 is not there yet", &on("404", "retry"), statuses(&[404, 200]), "0s 404 · 10s 200 · succeeded").await;
+    stage
+        .check("404 is not there yet", &on("404", "retry"), statuses(&[404, 200]), "0s 404 · 10s 200 · succeeded")
+        .await;
     stage.check("500 is final", &on("500", "dead"), statuses(&[500]), "0s 500 · dead permanent_status").await;
     stage.check("302 is fine", &on("302", "done"), statuses(&[302]), "0s 302 · succeeded").await;
     stage.check("202 is not done", &on("202", "retry"), statuses(&[202, 200]), "0s 202 · 10s 200 · succeeded").await;
