@@ -9,7 +9,7 @@ use crate::task::limits::{
     TASK_ENVELOPE_BYTES_MAX,
 };
 
-use super::testing::{TASK, accepting, advance_soon, idle};
+use super::rig_tests::{TASK, accepting, advance_soon, idle};
 
 #[tokio::test]
 async fn every_path_but_health_needs_a_key() {

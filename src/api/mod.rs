@@ -23,12 +23,12 @@ mod ops;
 mod queues;
 #[cfg(test)]
 mod resource_tests;
+#[cfg(test)]
+mod rig_tests;
 mod router;
 pub mod server;
 mod state;
 mod tasks;
-#[cfg(test)]
-mod testing;
 mod wire;
 mod wire_task;
 mod wire_view;

@@ -10,7 +10,7 @@ use crate::queue::store::{Damage, IdRange};
 use crate::task::outcome::DeadReason;
 use crate::task::{QueueName, Status, TaskName};
 
-use super::testing::{Bench, TASK, accepting, advance_soon, bench, record};
+use super::rig_tests::{Bench, TASK, accepting, advance_soon, bench, record};
 
 fn refusing(error: AcceptError) -> Bench {
     bench(Vec::new(), move |_| Ok(Answer::Accept(Err(error.clone()))))

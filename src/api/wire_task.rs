@@ -289,7 +289,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::testing::{check, noon};
+    use crate::api::rig_tests::{check, noon};
     use crate::task::limits::{FAULTS_REPORTED_MAX, LABEL_VALUE_LEN_MAX, LABELS_MAX, TASK_NAME_LEN_MAX};
 
     const PAYLOAD_MAX: u64 = 100;

@@ -348,7 +348,7 @@ fn bound(bound: &Bound) -> BoundShown {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::testing::record;
+    use crate::api::rig_tests::record;
 
     fn shown(payload: &str) -> String {
         let mut body = Body::clone(record(1, Status::Queued).row.body.as_ref().unwrap());

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::task::limits::{CHUNK_TASKS_MAX, PAGE_ROWS_SCANNED_MAX};
+use crate::task::limits::{CHUNK_TASKS_MAX, COMMANDS_QUEUED_BYTES_MAX, PAGE_ROWS_SCANNED_MAX};
 use crate::task::{QueueName, Status, TaskId, TaskKey, TaskRef};
 
 use super::command::{
@@ -24,6 +24,8 @@ pub(crate) enum Envelope {
         request: Request,
         /// Roughly how many bytes it holds: commits are bounded by them.
         bytes: usize,
+        /// Their room among all that wait for the engine; given back when it takes them.
+        room: Option<OwnedSemaphorePermit>,
         /// Where the answer goes.
         reply: oneshot::Sender<Result<Answer, EngineError>>,
     },
@@ -46,6 +48,7 @@ pub(crate) enum Envelope {
 pub struct Queues {
     commands: mpsc::Sender<Envelope>,
     chunks: mpsc::Sender<Envelope>,
+    room: Arc<Semaphore>,
     store: Arc<dyn Store>,
     clock: Clock,
 }
@@ -63,7 +66,7 @@ impl Queues {
         store: Arc<dyn Store>,
         clock: Clock,
     ) -> Self {
-        Self { commands, chunks, store, clock }
+        Self { commands, chunks, room: Arc::new(Semaphore::new(COMMANDS_QUEUED_BYTES_MAX)), store, clock }
     }
 
     /// Accepts tasks, all or none; durable when this returns.
@@ -109,7 +112,7 @@ impl Queues {
 
     async fn chunk(&self, action: BulkAction, ids: Vec<TaskId>) -> Result<u64, EngineError> {
         let (reply, answer) = oneshot::channel();
-        let envelope = Envelope::Ask { request: Request::Chunk(action, ids), bytes: 0, reply };
+        let envelope = Envelope::Ask { request: Request::Chunk(action, ids), bytes: 0, room: None, reply };
         self.chunks.send(envelope).await.map_err(|_closed| EngineError::Stopping)?;
         match answer.await.map_err(|_dropped| EngineError::Unknown)?? {
             Answer::Chunk(done) => Ok(done),
@@ -183,7 +186,11 @@ impl Queues {
 
     async fn ask(&self, request: Request, bytes: usize) -> Result<Answer, EngineError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.try_send(Envelope::Ask { request, bytes, reply }).map_err(|error| refusal(&error))?;
+        let permits = u32::try_from(bytes.min(COMMANDS_QUEUED_BYTES_MAX)).map_err(|_too_many| EngineError::Busy)?;
+        let room = Arc::clone(&self.room).try_acquire_many_owned(permits).map_err(|_full| EngineError::Busy)?;
+        self.commands
+            .try_send(Envelope::Ask { request, bytes, room: Some(room), reply })
+            .map_err(|error| refusal(&error))?;
         answer.await.map_err(|_dropped| EngineError::Unknown)?
     }
 }

@@ -99,7 +99,9 @@ async fn the_more_urgent_come_first() {
 
 #[tokio::test]
 async fn a_level_is_worth_exactly_its_aging_of_waiting() {
-    for (waited, order) in [(AGING - MS, "urgent patient"), (AGING, "patient urgent"), (AGING + MS, "patient urgent")] {
+    for (waited, order) in
+        [(AGING.saturating_sub(MS), "urgent patient"), (AGING, "patient urgent"), (AGING + MS, "patient urgent")]
+    {
         let mut line = Line::start().await;
         line.join("patient", &json!({"priority": 4})).await;
         line.pass(waited).await;
@@ -111,7 +113,7 @@ async fn a_level_is_worth_exactly_its_aging_of_waiting() {
 #[tokio::test]
 async fn nine_levels_are_worth_nine_agings_of_the_queue() {
     let aging = Duration::from_secs(7);
-    for (waited, order) in [(9 * aging - MS, "top bottom"), (9 * aging, "bottom top")] {
+    for (waited, order) in [((9 * aging).saturating_sub(MS), "top bottom"), (9 * aging, "bottom top")] {
         let mut line = Line::with(|queue| {
             queue.priority_aging(aging);
         })

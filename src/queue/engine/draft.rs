@@ -39,6 +39,11 @@ impl Draft {
         }
     }
 
+    /// Every row the turn has seen, as it left it.
+    pub(super) fn into_rows(self) -> impl Iterator<Item = (TaskKey, Option<Row>)> {
+        self.rows.into_iter()
+    }
+
     /// Whether this turn has moved or removed the task since the store gave `row`.
     pub(super) fn has_changed(&self, row: &Row) -> bool {
         self.rows

@@ -8,6 +8,7 @@ mod act;
 mod core;
 mod draft;
 mod queue_state;
+mod recent;
 mod recover;
 mod retention;
 mod settle;
@@ -30,6 +31,7 @@ use super::lease::Settlement;
 use super::store::{Change, CommitError, Pressure, Store, StoreError};
 use core::{Core, Turn};
 use draft::Draft;
+use recent::Recent;
 use recover::Recovering;
 
 pub use step::{Step, Ticket};
@@ -69,6 +71,7 @@ pub struct Machine {
     core: Core,
     store: Arc<dyn Store>,
     chance: Chance,
+    recent: Recent,
     forget_at: WallMs,
     sweep_at: Duration,
     /// Whether the last turn left bulk work behind, so that the next should not wait.
@@ -121,7 +124,18 @@ impl Machine {
             events.extend(step.events);
         }
         core.pressure = store.pressure();
-        Ok((Self { core, store, chance, forget_at: now.wall, sweep_at: now.mono, unfinished: false }, events))
+        Ok((
+            Self {
+                core,
+                store,
+                chance,
+                recent: Recent::default(),
+                forget_at: now.wall,
+                sweep_at: now.mono,
+                unfinished: false,
+            },
+            events,
+        ))
     }
 
     /// Decides on what has piled up, on what has come due, and on what may start. Nothing of the step may leave before
@@ -141,6 +155,7 @@ impl Machine {
         self.end_overdue(now, &mut draft, &mut step).await?;
         self.retain(now, &mut draft, &mut step).await?;
         self.start(now, &mut draft, &mut step).await?;
+        self.recent.learn(draft, now.wall);
         Ok(step)
     }
 
@@ -254,8 +269,13 @@ impl Machine {
         Ok(())
     }
 
-    async fn gather_keys(&self, keys: impl Iterator<Item = TaskKey>, draft: &mut Draft) -> Result<(), Fatal> {
-        let missing: Vec<TaskKey> = keys.filter(|key| !draft.knows(*key)).collect();
+    async fn gather_keys(&mut self, keys: impl Iterator<Item = TaskKey>, draft: &mut Draft) -> Result<(), Fatal> {
+        let mut missing: Vec<TaskKey> = keys.filter(|key| !draft.knows(*key)).collect();
+        missing.retain(|key| {
+            let Some(row) = self.recent.take(*key) else { return true };
+            draft.put(row);
+            false
+        });
         if missing.is_empty() {
             return Ok(());
         }

@@ -169,7 +169,8 @@ impl Engine {
 
     fn receive(&mut self, inbox: &mut Inbox, envelope: Envelope) {
         match envelope {
-            Envelope::Ask { request, bytes, reply } => {
+            Envelope::Ask { request, bytes, room, reply } => {
+                drop(room);
                 inbox.inputs.requests.push(request);
                 inbox.replies.push(reply);
                 inbox.bytes += bytes;

@@ -1,6 +1,6 @@
 //! A whole server in this process, over a directory of its own and a clock that the test moves.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use sendoff::app::App;
@@ -92,19 +92,9 @@ impl TestServer {
         Home::new().start().await
     }
 
-    /// The URL of its API.
-    pub(crate) fn url(&self) -> &str {
-        self.client.url()
-    }
-
     /// Its configuration.
     pub(crate) fn config(&self) -> &Config {
         &self.config
-    }
-
-    /// Its data directory.
-    pub(crate) fn data_dir(&self) -> PathBuf {
-        self.config.data_dir.clone()
     }
 
     /// What its clock shows.
