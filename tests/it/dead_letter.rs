@@ -228,20 +228,32 @@ enum Kept {
     Done,
 }
 
-/// A server whose queue `default` keeps ended tasks by `bound` alone, and a path that ends a task so.
-async fn keeping(kept: Kept, age: Option<u64>, count: Option<u64>, bytes: Option<u64>) -> (TestServer, Target) {
+/// A server whose queue `default` keeps ended tasks by this bound alone.
+async fn keeping(kept: Kept, age: Option<u64>, count: Option<u64>, bytes: Option<u64>) -> TestServer {
     let bound = sendoff::config::Bound { age: age.map(Span::from_secs), count, bytes };
     let change = |queue: &mut QueueConfig| match kept {
         Kept::Dead => queue.dead_letters = bound,
         Kept::Done => queue.retention = bound,
     };
-    let (server, target) = (Home::new().with_queue("default", change).start().await, Target::start().await);
+    Home::new().with_queue("default", change).start().await
+}
+
+/// A target whose answers end tasks so.
+async fn target_for(kept: Kept) -> Target {
+    let target = Target::start().await;
     let status = match kept {
         Kept::Dead => 404,
         Kept::Done => 200,
     };
     target.on("/", [Reply::status(status)]);
-    (server, target)
+    target
+}
+
+/// Posts a task of each of these names, each when the one before has ended.
+async fn ended_all(server: &TestServer, target: &Target, ids: &[&str]) {
+    for id in ids {
+        ended(server, &target.url("/"), &json!({"task_id": id})).await;
+    }
 }
 
 /// Lets retention look, which it does once a second.
@@ -266,10 +278,8 @@ async fn left<'a>(server: &TestServer, ids: &[&'a str]) -> Vec<&'a str> {
 #[tokio::test]
 async fn the_newest_are_kept_up_to_their_number() {
     for kept in [Kept::Dead, Kept::Done] {
-        let (server, target) = keeping(kept, None, Some(2), None).await;
-        for id in ["a", "b"] {
-            ended(&server, &target.url("/"), &json!({"task_id": id})).await;
-        }
+        let (server, target) = (keeping(kept, None, Some(2), None).await, target_for(kept).await);
+        ended_all(&server, &target, &["a", "b"]).await;
         assert_eq!(left(&server, &["a", "b"]).await, ["a", "b"]);
         ended(&server, &target.url("/"), &json!({"task_id": "c"})).await;
         assert_eq!(left(&server, &["a", "b", "c"]).await, ["b", "c"]);
@@ -278,29 +288,22 @@ async fn the_newest_are_kept_up_to_their_number() {
 
 #[tokio::test]
 async fn the_newest_are_kept_up_to_their_bytes() {
+    let all = ["a", "b", "c"];
     for kept in [Kept::Dead, Kept::Done] {
-        let probe = Target::start().await;
-        let one = json!({"url": probe.url("/")}).to_string().len() as u64;
-        for (bytes, expected) in [(3 * one, &["a", "b", "c"][..]), (3 * one - 1, &["b", "c"]), (one - 1, &[])] {
-            let (server, target) = keeping(kept, None, None, Some(bytes)).await;
-            assert_eq!(target.url("/").len(), probe.url("/").len(), "ports of one length");
-            let names = ["a", "b", "c"];
-            three(&server, &target, names).await;
-            assert_eq!(left(&server, &names).await, expected);
+        for (tasks, spare, expected) in [(3, 0, &all[..]), (3, 1, &all[1..]), (1, 1, &[])] {
+            let target = target_for(kept).await;
+            let one = json!({"url": target.url("/")}).to_string().len() as u64;
+            let server = keeping(kept, None, None, Some(tasks * one - spare)).await;
+            ended_all(&server, &target, &all).await;
+            assert_eq!(left(&server, &all).await, expected);
         }
-    }
-}
-
-async fn three(server: &TestServer, target: &Target, names: [&str; 3]) {
-    for id in names {
-        ended(server, &target.url("/"), &json!({"task_id": id})).await;
     }
 }
 
 #[tokio::test]
 async fn the_old_are_removed() {
     for kept in [Kept::Dead, Kept::Done] {
-        let (server, target) = keeping(kept, Some(3_600), None, None).await;
+        let (server, target) = (keeping(kept, Some(3_600), None, None).await, target_for(kept).await);
         ended(&server, &target.url("/"), &json!({"task_id": "old"})).await;
         server.advance(secs(10)).await;
         ended(&server, &target.url("/"), &json!({"task_id": "young"})).await;
@@ -339,7 +342,7 @@ async fn a_clock_that_jumped_removes_nothing_for_a_minute() {
 
 #[tokio::test]
 async fn an_idempotency_key_outlives_its_task_for_a_day() {
-    let (server, target) = keeping(Kept::Done, Some(0), None, None).await;
+    let (server, target) = (keeping(Kept::Done, Some(0), None, None).await, Target::start().await);
     let body = task(&target.url("/"), &json!({})).to_string();
     let post = async || {
         let request = server.client.request(Method::POST, "/tasks").header("content-type", "application/json");

@@ -15,6 +15,9 @@ use super::client::Client;
 /// The moment at which every test begins.
 pub(crate) const NOON: &str = "2026-11-24T12:00:00Z";
 
+/// How long a test waits for an event before it is taken to have failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// See the module.
 pub(crate) struct TestServer {
     /// A client with its admin key and its CA.
@@ -132,12 +135,21 @@ impl TestServer {
 
     /// Waits until the task is in this state. Each look is a request, so this neither sleeps nor spins.
     pub(crate) async fn until(&self, id: &str, status: &str) -> Value {
-        loop {
-            let task = self.task(id).await;
-            if task["status"] == status {
-                return task;
+        self.until_it(id, |task| task["status"] == status).await
+    }
+
+    /// Waits until the task is as it should be, or long enough to say that it never will.
+    pub(crate) async fn until_it(&self, id: &str, reached: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let looking = async {
+            last = self.task(id).await;
+            while !reached(&last) {
+                last = self.task(id).await;
             }
-        }
+        };
+        let looked = tokio::time::timeout(PATIENCE, looking).await;
+        assert!(looked.is_ok(), "waited in vain; so far: {last}");
+        last
     }
 
     /// Stops it in order, and gives its place back.

@@ -27,12 +27,7 @@ pub(crate) fn list(value: &Value) -> &[Value] {
 
 /// Waits until the running attempt of a task is over.
 pub(crate) async fn settled(server: &TestServer, id: &str) -> Value {
-    loop {
-        let task = server.task(id).await;
-        if task["status"] != "queued" && task["status"] != "running" {
-            return task;
-        }
-    }
+    server.until_it(id, |task| task["status"] != "queued" && task["status"] != "running").await
 }
 
 /// Moves the clock to each retry of the task until it has ended: to the last moment before, where nothing may have
