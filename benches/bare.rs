@@ -115,13 +115,7 @@ fn send(url: &str, count: &str, at_once: &str) -> Outcome {
         let mut loops = JoinSet::new();
         for _ in 0..at_once {
             let (client, url, sent) = (client.clone(), url.to_owned(), Arc::clone(&sent));
-            loops.spawn(async move {
-                let body = Bytes::from(body_sent());
-                while sent.fetch_add(1, Ordering::Relaxed) < count {
-                    call(&client, &url, body.clone()).await?;
-                }
-                Outcome::Ok(())
-            });
+            loops.spawn(send_until(client, url, sent, count));
         }
         while let Some(ended) = loops.join_next().await {
             ended??;
@@ -131,6 +125,15 @@ fn send(url: &str, count: &str, at_once: &str) -> Outcome {
     })
 }
 
+/// Sends until `count` requests have been begun by all senders together.
+async fn send_until(client: reqwest::Client, url: String, sent: Arc<AtomicUsize>, count: usize) -> Outcome {
+    let body = Bytes::from(body_sent());
+    while sent.fetch_add(1, Ordering::Relaxed) < count {
+        call(&client, &url, body.clone()).await?;
+    }
+    Ok(())
+}
+
 /// Fills a scheduler, then says by how many bytes this process has grown.
 fn index(count: &str, loaded: bool, scheduled: bool) -> Outcome {
     let count: u32 = count.parse()?;
@@ -138,8 +141,8 @@ fn index(count: &str, loaded: bool, scheduled: bool) -> Outcome {
     let now = clock.now();
     let config = Config::default();
     let queue = NameId(1);
-    let mut scheduler = Scheduler::new(config.workers.max_concurrent, config.hosts.clone(), now);
-    scheduler.set_queue(queue, &config.queue_defaults, now);
+    let mut filled = Scheduler::new(config.workers.max_concurrent, config.hosts.clone(), now);
+    filled.set_queue(queue, &config.queue_defaults, now);
     let due = if scheduled { now.wall.plus(std::time::Duration::from_secs(1 << 20)) } else { WallMs::new(1 << 40) };
     let task = |n: u32| {
         Some(Waiting {
@@ -156,12 +159,12 @@ fn index(count: &str, loaded: bool, scheduled: bool) -> Outcome {
     };
     let before = child::resident("self")?;
     if loaded {
-        scheduler.load((0..count).filter_map(task).collect(), now);
+        filled.load((0..count).filter_map(task).collect(), now);
     } else {
-        (0..count).filter_map(task).for_each(|task| scheduler.insert(&task, now));
+        (0..count).filter_map(task).for_each(|task| filled.insert(&task, now));
     }
     let after = child::resident("self")?;
-    let counts = scheduler.counts(queue);
+    let counts = filled.counts(queue);
     if counts.scheduled + counts.queued != u64::from(count) {
         return Err(format!("{counts:?} instead of {count}").into());
     }

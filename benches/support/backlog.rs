@@ -16,7 +16,8 @@ const FAR: &str = r#","delay":"720h""#;
 /// Enqueues `count` tasks by batches.
 pub(crate) async fn enqueue(server: &Server, wire: &mut Wire, (url, more): (&str, &str), count: usize) -> Outcome {
     let one = task(url, more);
-    let batch = |count: usize| server.dialer.post("/tasks/batch", &format!("[{}]", vec![one.as_str(); count].join(",")));
+    let batch =
+        |count: usize| server.dialer.post("/tasks/batch", &format!("[{}]", vec![one.as_str(); count].join(",")));
     let full = batch(BATCH);
     for _ in 0..count / BATCH {
         wire.expect(&full, 201).await?;

@@ -87,18 +87,21 @@ impl Wire {
         self.stream.write_all(request).await?;
         self.stream.flush().await?;
         loop {
-            if self.stream.read_buf(&mut self.received).await? == 0 {
-                return Err("the server closed the connection".into());
-            }
+            self.receive().await?;
             let Some(head) = Head::of(&self.received)? else { continue };
             while self.received.len() < head.length + head.body_length {
-                if self.stream.read_buf(&mut self.received).await? == 0 {
-                    return Err("the server closed the connection within an answer".into());
-                }
+                self.receive().await?;
             }
             self.body_at = head.length;
             return Ok(head.status);
         }
+    }
+
+    async fn receive(&mut self) -> Outcome {
+        if self.stream.read_buf(&mut self.received).await? == 0 {
+            return Err("the server closed the connection within an answer".into());
+        }
+        Ok(())
     }
 
     /// The same for a request that has to be answered with `status`.
