@@ -121,7 +121,7 @@ fn send(url: &str, count: &str, at_once: &str) -> Outcome {
             ended??;
         }
         let took = clock.now().mono;
-        say(&format!("{} {}", took.as_micros(), (child::cpu("self")? - used).as_micros()))
+        say(&format!("{} {}", took.as_micros(), (child::cpu("self")?.saturating_sub(used)).as_micros()))
     })
 }
 

@@ -53,12 +53,12 @@ async fn ours(
     server.set_paused(wire, false).await?;
     target.arrived_at_least(before + count).await?;
     server.until_idle(wire, clock).await?;
-    let took = clock.now().mono - began;
+    let took = clock.now().mono.saturating_sub(began);
     let arrived = target.arrived().count - before;
     if arrived != count {
         return Err(format!("{arrived} requests for {count} tasks").into());
     }
-    Ok((Round { count, took }, micros_each(server.process.cpu()? - used, count)))
+    Ok((Round { count, took }, micros_each(server.process.cpu()?.saturating_sub(used), count)))
 }
 
 /// Blocks this thread; the target has others.

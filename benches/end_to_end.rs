@@ -41,7 +41,7 @@ async fn end_to_end(scale: &Scale) -> Outcome {
         let (round, cost) = whole_way(&mut ours, (&server, &target), &request, scale.round).await?;
         let used = relay.cpu()?;
         let bare_round = bare.run(&request, scale.round, Some(Arc::clone(&target.slots))).await?;
-        costs.push((cost, micros_each(relay.cpu()? - used, bare_round.count)));
+        costs.push((cost, micros_each(relay.cpu()?.saturating_sub(used), bare_round.count)));
         rates.push((round.rate(), bare_round.rate()));
         let late = to_arrival(&mut ours, &target, &request, scale.singles).await?;
         server.until_idle(ours.first()?, &clock).await?;
@@ -72,8 +72,8 @@ pub(crate) async fn whole_way(
     target.arrived_at_least(before + posted.count).await?;
     let clock = fleet.clock.clone();
     server.until_idle(fleet.first()?, &clock).await?;
-    let took = clock.now().mono - began;
-    Ok((Round { count: posted.count, took }, micros_each(server.process.cpu()? - used, posted.count)))
+    let took = clock.now().mono.saturating_sub(began);
+    Ok((Round { count: posted.count, took }, micros_each(server.process.cpu()?.saturating_sub(used), posted.count)))
 }
 
 /// The times from request to arrival at the target, one task after the other, in milliseconds.

@@ -33,9 +33,9 @@ async fn enqueue(scale: &Scale) -> Outcome {
     for _ in 0..scale.rounds {
         let (used, bare_used) = (server.process.cpu()?, bare_server.cpu()?);
         let our_round = ours.run(&request, scale.round, None).await?;
-        let cost = micros_each(server.process.cpu()? - used, our_round.count);
+        let cost = micros_each(server.process.cpu()?.saturating_sub(used), our_round.count);
         let bare_round = bare.run(&request, scale.round, None).await?;
-        let bare_cost = micros_each(bare_server.cpu()? - bare_used, bare_round.count);
+        let bare_cost = micros_each(bare_server.cpu()?.saturating_sub(bare_used), bare_round.count);
         rates.push((our_round.rate(), bare_round.rate()));
         costs.push((cost, bare_cost));
         let (singles, bare_singles) =
@@ -65,7 +65,7 @@ fn fsync_ms(home: &Home, clock: &Clock, count: usize) -> Outcome<f64> {
         let began = clock.now().mono;
         file.write_all(&[0; 4096])?;
         file.sync_data()?;
-        took.push((clock.now().mono - began).as_secs_f64() * 1e3);
+        took.push((clock.now().mono.saturating_sub(began)).as_secs_f64() * 1e3);
     }
     Ok(quantile(took.into_iter(), 0.5))
 }

@@ -22,7 +22,7 @@ use crate::logging::event::{CommitUnknown, Ready, RequestServed, ShutdownStep};
 use crate::logging::{Fact, QueueFigures, Telemetry};
 use crate::queue::Queues;
 use crate::queue::command::QueueView;
-use crate::queue::engine::shell::{Engine, Phase};
+use crate::queue::engine::shell::{Engine, Phase, Progress};
 use crate::queue::engine::{Fatal, Machine};
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::queue::store::{Store, StoreError};
@@ -51,7 +51,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The store did not open.
-    #[error("failed to open the store in {dir}: {source}", dir = dir.display())]
+    #[error("failed to open the store in {dir}: {why}", dir = dir.display(), why = chain(source))]
     Store {
         /// Where it is.
         dir: PathBuf,
@@ -59,7 +59,7 @@ pub enum StartError {
         source: StoreError,
     },
     /// What the dead process left open could not be closed.
-    #[error("failed to recover: {0}")]
+    #[error("failed to recover: {why}", why = chain(.0))]
     Recover(#[source] Fatal),
     /// No admin key.
     #[error("failed to set up the admin key: {0}")]
@@ -103,7 +103,7 @@ pub struct App {
     engine: JoinHandle<Result<(), Fatal>>,
     pool: Pool,
     phase: watch::Sender<Phase>,
-    in_flight: watch::Receiver<usize>,
+    progress: watch::Receiver<Progress>,
 }
 
 /// What a person needs to know to use a server.
@@ -203,7 +203,7 @@ impl App {
             engine,
             pool,
             phase: ports.phase,
-            in_flight: ports.in_flight,
+            progress: ports.progress,
         })
     }
 
@@ -225,16 +225,16 @@ impl App {
 
     /// Stops in order; see the module.
     pub async fn stop(self, signal: &'static str) -> Result<(), Fatal> {
-        let Self { clock, telemetry, store, server, mut in_flight, phase, .. } = self;
+        let Self { clock, telemetry, store, server, mut progress, phase, .. } = self;
         let began = clock.now().mono;
         let grace = self.config.server.shutdown_grace;
         self.ready.store(false, Ordering::Release);
-        ShutdownStep::Begun { signal, running: *in_flight.borrow() as u64, grace }.emit(&telemetry);
+        ShutdownStep::Begun { signal, running: progress.borrow().in_flight as u64, grace }.emit(&telemetry);
         phase.send_replace(Phase::Drain);
-        let drained = idle_within(&mut in_flight, &clock, grace.to_duration()).await;
+        let drained = idle_within(&mut progress, Phase::Drain, &clock, grace.to_duration()).await;
         phase.send_replace(Phase::Cut);
-        let aborted = if drained { 0 } else { *in_flight.borrow() as u64 };
-        if !idle_within(&mut in_flight, &clock, CUT_GRACE).await {
+        let aborted = if drained { 0 } else { progress.borrow().in_flight as u64 };
+        if !idle_within(&mut progress, Phase::Cut, &clock, CUT_GRACE).await {
             tracing::warn!("attempts did not end when they were aborted; the next start closes them as interrupted");
         }
         ShutdownStep::Drained { aborted }.emit(&telemetry);
@@ -282,10 +282,11 @@ fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })
 }
 
-/// Waits until nothing is in flight, at most for `within`; tells whether it came to that.
-async fn idle_within(in_flight: &mut watch::Receiver<usize>, clock: &Clock, within: Duration) -> bool {
+/// Waits until the engine has obeyed `phase` and nothing is in flight, at most for `within`; tells whether it came to
+/// that.
+async fn idle_within(progress: &mut watch::Receiver<Progress>, phase: Phase, clock: &Clock, within: Duration) -> bool {
     tokio::select! {
-        idle = in_flight.wait_for(|held| *held == 0) => idle.is_ok(),
+        idle = progress.wait_for(|told| told.phase >= phase && told.in_flight == 0) => idle.is_ok(),
         () = clock.sleep(within) => false,
     }
 }

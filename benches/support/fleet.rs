@@ -64,7 +64,7 @@ impl Fleet {
             self.wires.push(wire);
             count += sent;
         }
-        Ok(Round { count, took: self.clock.now().mono - began })
+        Ok(Round { count, took: self.clock.now().mono.saturating_sub(began) })
     }
 
     /// One of the connections.
@@ -80,7 +80,7 @@ impl Fleet {
         for _ in 0..count {
             let began = clock.now().mono;
             wire.expect(request, 201).await?;
-            took.push((clock.now().mono - began).as_secs_f64() * 1e3);
+            took.push((clock.now().mono.saturating_sub(began)).as_secs_f64() * 1e3);
         }
         Ok(took)
     }

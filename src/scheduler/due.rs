@@ -137,8 +137,12 @@ impl Timers {
         Self { on_wall: BTreeSet::new(), current: Epoch::new(agreed), past: Vec::new(), agreed, distrusted_until: None }
     }
 
-    /// The wall moment that is `delay` from now by the monotonic clock, under the current anchor; never early.
+    /// The wall moment that is `delay` from now by the monotonic clock, under the current anchor; never early, and
+    /// without a delay due at `now` itself.
     pub(super) fn due_after(&self, delay: Span, now: Now) -> WallMs {
+        if delay == Span::default() {
+            return self.current.reached(now);
+        }
         let mono_ms = now.mono.as_nanos().div_ceil(1_000_000);
         let mono_due = i64::try_from(mono_ms.saturating_add(u128::from(delay.as_millis()))).unwrap_or(i64::MAX);
         WallMs::new(self.current.anchor.saturating_add(mono_due))

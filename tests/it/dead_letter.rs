@@ -115,7 +115,8 @@ async fn a_redriven_task_keeps_its_name_and_history_and_begins_anew() {
     let fresh = ["series", "attempt_count", "retry_count", "dead_reason", "processed_at"];
     assert_eq!(
         fresh.map(|field| redriven.body[field].clone()),
-        [json!(2), json!(0), json!(0), Value::Null, Value::Null]
+        [json!(2), json!(1), json!(0), Value::Null, Value::Null],
+        "its first attempt starts in the same commit"
     );
 
     let task = play(&server, &id).await;

@@ -23,7 +23,7 @@ enum Plan {
 impl Core {
     /// Accepts all tasks of a request, or none.
     pub(super) fn accept(&mut self, turn: &mut Turn<'_>, accept: Accept) -> Result<Accepted, AcceptError> {
-        if let Some(repeat) = known_key(turn, accept.idempotency)? {
+        if let Some(repeat) = known_key(turn, accept.idempotency, self.scheduler.clock_trusted())? {
             return Ok(repeat);
         }
         let plans = self.plan(turn, &accept)?;
@@ -215,12 +215,12 @@ fn taken_name(
     }
 }
 
-/// The first request's tasks, if this one repeats it.
-fn known_key(turn: &Turn<'_>, key: Option<Idempotency>) -> Result<Option<Accepted>, AcceptError> {
+/// The first request's tasks, if this one repeats it. On a clock that has jumped (`trusted` is false) no key is too old.
+fn known_key(turn: &Turn<'_>, key: Option<Idempotency>, trusted: bool) -> Result<Option<Accepted>, AcceptError> {
     let Some(key) = key else { return Ok(None) };
     let id = UniqueId { kind: UniqueKind::Idempotency, hash: key.hash };
     let Some(record) = turn.draft.unique(id) else { return Ok(None) };
-    if record.range.until.is_some_and(|until| until <= turn.now.wall) {
+    if trusted && record.range.until.is_some_and(|until| until <= turn.now.wall) {
         return Ok(None);
     }
     if record.digest != key.digest {

@@ -23,8 +23,9 @@ impl Draft {
             if let (Some(name), None) = (&task.name, task.id.as_ref().filter(|id| row_is(row.as_ref(), id.key))) {
                 self.names.entry(task_name_hash(name)).or_insert_with(|| row.as_ref().map(|row| row.header.key));
             }
-            if let Some(key) = row.as_ref().map(|row| row.header.key).or(task.id.map(|id| id.key)) {
-                self.rows.entry(key).or_insert(row);
+            // Only what was found is known: an id with a wrong tail says nothing about the task that has its key.
+            if let Some(row) = row {
+                self.rows.entry(row.header.key).or_insert(Some(row));
             }
         }
         for (id, record) in unique.iter().zip(found.unique) {
@@ -42,13 +43,6 @@ impl Draft {
     /// Every row the turn has seen, as it left it.
     pub(super) fn into_rows(self) -> impl Iterator<Item = (TaskKey, Option<Row>)> {
         self.rows.into_iter()
-    }
-
-    /// Whether this turn has moved or removed the task since the store gave `row`.
-    pub(super) fn has_changed(&self, row: &Row) -> bool {
-        self.rows
-            .get(&row.header.key)
-            .is_some_and(|here| here.as_ref().is_none_or(|here| here.header.epoch != row.header.epoch))
     }
 
     /// Whether the row of `key` has been asked for, or made, in this turn.

@@ -13,6 +13,8 @@ mod recover;
 mod retention;
 mod settle;
 pub mod shell;
+#[cfg(test)]
+mod shell_tests;
 mod start;
 mod step;
 #[cfg(test)]
@@ -26,7 +28,7 @@ use crate::config::Config;
 use crate::logging::event::{ClockTrusted, Event, Interrupted, PressureEased, Recovered, StorePressure, WallJump};
 use crate::scheduler::Pick;
 use crate::task::limits::{CHUNK_TASKS_MAX, COMMIT_STARTS_MAX};
-use crate::task::{TaskKey, WallMs};
+use crate::task::{QueueName, TaskKey};
 
 use super::command::{QueueView, Request};
 use super::lease::Settlement;
@@ -74,7 +76,7 @@ pub struct Machine {
     store: Arc<dyn Store>,
     chance: Chance,
     recent: Recent,
-    forget_at: WallMs,
+    forget_at: Duration,
     sweep_at: Duration,
     /// Whether the last turn left bulk work behind, so that the next should not wait.
     unfinished: bool,
@@ -90,7 +92,7 @@ impl std::fmt::Debug for Machine {
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const FORGET_EVERY: Duration = Duration::from_secs(10);
 /// Unique keys forgotten in one commit.
-const FORGET_MAX: u32 = 20_000;
+const FORGET_MAX: u32 = 50_000;
 
 impl Machine {
     /// Opens: rebuilds the index, closes the attempts of the dead process, commits that, and is ready for a first turn.
@@ -132,7 +134,7 @@ impl Machine {
                 store,
                 chance,
                 recent: Recent::default(),
-                forget_at: now.wall,
+                forget_at: now.mono,
                 sweep_at: now.mono,
                 unfinished: false,
             },
@@ -147,6 +149,8 @@ impl Machine {
         self.unfinished = false;
         self.look(now, &mut step);
         self.gather_for(&inputs, &mut draft).await?;
+        // First, while what the store shows is what the counts say.
+        self.retain(now, &mut draft, &mut step).await?;
         let mut turn = Turn { now, chance: &mut self.chance, draft: &mut draft, step: &mut step };
         for settlement in inputs.settlements {
             self.core.settle(&mut turn, settlement);
@@ -155,8 +159,8 @@ impl Machine {
             self.core.apply(&mut turn, ticket, request);
         }
         self.end_overdue(now, &mut draft, &mut step).await?;
-        self.retain(now, &mut draft, &mut step).await?;
         self.start(now, &mut draft, &mut step).await?;
+        step.show(&draft);
         self.recent.learn(draft, now.wall);
         Ok(step)
     }
@@ -174,7 +178,14 @@ impl Machine {
 
     /// When something may happen by itself, on the monotonic clock.
     pub fn next_look(&self, now: Now) -> Option<Duration> {
-        if self.unfinished { Some(now.mono) } else { self.core.scheduler.next_look(now) }
+        if self.unfinished {
+            Some(now.mono)
+        } else if self.core.starting {
+            self.core.scheduler.next_look(now)
+        } else {
+            // Whatever comes due will not start any more; expiry can wait for the next look at the clock.
+            None
+        }
     }
 
     /// Attempts that hold a slot.
@@ -187,9 +198,14 @@ impl Machine {
         self.core.starting = false;
     }
 
-    /// How every queue stands.
-    pub fn views(&self) -> Vec<QueueView> {
-        self.core.views(None)
+    /// How one queue stands, or all.
+    pub fn views(&self, queue: Option<&QueueName>) -> Vec<QueueView> {
+        self.core.views(queue)
+    }
+
+    /// How full the disk is.
+    pub fn pressure(&self) -> Pressure {
+        self.store.pressure()
     }
 
     fn look(&mut self, now: Now, step: &mut Step) {
@@ -247,8 +263,8 @@ impl Machine {
                 None => self.sweep_at = now.mono.saturating_add(SWEEP_EVERY),
             }
         }
-        if now.wall >= self.forget_at && self.core.scheduler.clock_trusted() {
-            self.forget_at = now.wall.plus(FORGET_EVERY);
+        if now.mono >= self.forget_at && self.core.scheduler.clock_trusted() {
+            self.forget_at = now.mono.saturating_add(FORGET_EVERY);
             step.changes.push(Change::forget(now.wall, FORGET_MAX));
         }
         Ok(())

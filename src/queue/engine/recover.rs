@@ -97,6 +97,8 @@ impl Recovering {
         }
         for (id, queue) in &mut self.core.queues {
             self.core.scheduler.set_queue(*id, &queue.config, self.now);
+            // Without its limits a queue might flood its targets: it waits until somebody resumes it, or names it again.
+            queue.paused |= !queue.configured;
             self.core.scheduler.set_paused(*id, queue.paused);
             // Whether the oldest has come of age is not known: look.
             queue.done.look_at = None;

@@ -37,10 +37,6 @@ impl Core {
                 next_look = of_age;
                 break;
             }
-            if turn.draft.has_changed(&row) {
-                // Redriven or purged in this very turn.
-                continue;
-            }
             self.remove(turn, &row);
             removed += 1;
         }

@@ -46,7 +46,7 @@ impl Core {
         let goes = match verdict(outcome, &policy.on_status) {
             Verdict::Done => Goes::Ends(Status::Succeeded, None),
             Verdict::GiveUp(reason) => Goes::Ends(Status::Dead, Some(reason)),
-            Verdict::Retry => after_failure(turn, old, &policy, outcome),
+            Verdict::Retry => self.after_failure(turn, old, &policy, outcome),
             Verdict::Release => return self.release(turn, row, old),
         };
         let mut new = next(old, old.status, turn.now.wall);
@@ -104,6 +104,23 @@ impl Core {
         }
     }
 
+    /// What follows a failure that may be retried. A wall clock that has jumped ends nothing: while it is not trusted
+    /// the series counts as young, and the deadlines are looked at again when it is.
+    fn after_failure(&self, turn: &mut Turn<'_>, old: &Header, policy: &RetryPolicy, outcome: &Outcome) -> Goes {
+        let first = old.first_dispatched_at.unwrap_or(old.changed_at);
+        let trusted = self.scheduler.clock_trusted();
+        let series = SeriesState {
+            attempts: old.attempts,
+            elapsed: if trusted { span_between(first, turn.now.wall) } else { Span::default() },
+            expires_in: old.expires_at.filter(|_| trusted).map(|at| span_between(turn.now.wall, at)),
+        };
+        match policy.after_failure(series, outcome.retry_after, turn.chance.unit()) {
+            AfterFailure::Retry { delay, start_within } => Goes::Waits { delay, start_within },
+            AfterFailure::Dead(reason) => Goes::Ends(Status::Dead, Some(reason)),
+            AfterFailure::Expired => Goes::Ends(Status::Expired, None),
+        }
+    }
+
     /// An attempt that was never handed over: the task goes back to its place, and the attempt was none.
     fn release(&mut self, turn: &mut Turn<'_>, row: Row, old: &Header) {
         let mut new = next(old, Status::Queued, turn.now.wall);
@@ -156,21 +173,6 @@ impl Core {
         turn.step.events.push(dead_letter(&row, &new, (DeadReason::Corrupt, 0), Some(what.to_owned())));
         turn.step.changes.push(Change::end(&old, new.clone(), None));
         self.ended(turn, row, new);
-    }
-}
-
-/// What follows a failure that may be retried.
-fn after_failure(turn: &mut Turn<'_>, old: &Header, policy: &RetryPolicy, outcome: &Outcome) -> Goes {
-    let first = old.first_dispatched_at.unwrap_or(old.changed_at);
-    let series = SeriesState {
-        attempts: old.attempts,
-        elapsed: span_between(first, turn.now.wall),
-        expires_in: old.expires_at.map(|at| span_between(turn.now.wall, at)),
-    };
-    match policy.after_failure(series, outcome.retry_after, turn.chance.unit()) {
-        AfterFailure::Retry { delay, start_within } => Goes::Waits { delay, start_within },
-        AfterFailure::Dead(reason) => Goes::Ends(Status::Dead, Some(reason)),
-        AfterFailure::Expired => Goes::Ends(Status::Expired, None),
     }
 }
 

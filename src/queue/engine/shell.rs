@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::logging::Telemetry;
 use crate::logging::event::{CommitDone, Fact, StoreFull};
-use crate::queue::command::{Answer, EngineError};
+use crate::queue::command::{AcceptError, Answer, EngineError, Request};
 use crate::queue::handle::{Envelope, Queues};
 use crate::queue::lease::{Lease, Settlement, Work};
-use crate::queue::store::{CommitError, Store};
+use crate::queue::store::{CommitError, Pressure, Store};
 use crate::task::TaskKey;
 use crate::task::limits::{
     COMMANDS_QUEUED_MAX, COMMIT_BYTES_MAX, COMMIT_COMMANDS_MAX, CONCURRENT_MAX, LOOK_AGAIN, WAITERS_MAX,
@@ -47,8 +47,17 @@ pub struct EnginePorts {
     pub settles: mpsc::Sender<Settlement>,
     /// How the server is stopped.
     pub phase: watch::Sender<Phase>,
-    /// Attempts that hold a slot.
-    pub in_flight: watch::Receiver<usize>,
+    /// How far the engine has come.
+    pub progress: watch::Receiver<Progress>,
+}
+
+/// How far the engine has come, as of its last turn: what it says of attempts holds under the phase it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The phase that the turn obeyed.
+    pub phase: Phase,
+    /// Attempts that hold a slot after it.
+    pub in_flight: usize,
 }
 
 /// The engine with its channels.
@@ -62,7 +71,8 @@ pub struct Engine {
     settles: mpsc::Receiver<Settlement>,
     leases: mpsc::Sender<Lease>,
     phase: watch::Receiver<Phase>,
-    in_flight: watch::Sender<usize>,
+    progress: watch::Sender<Progress>,
+    obeyed: Phase,
     aborts: BTreeMap<TaskKey, (u32, CancellationToken)>,
     waiters: BTreeMap<TaskKey, Vec<oneshot::Sender<()>>>,
     waiters_held: usize,
@@ -85,7 +95,8 @@ impl Engine {
         let (settles_in, settles) = mpsc::channel(slots);
         let (leases, leases_out) = mpsc::channel(slots);
         let (phase_in, phase) = watch::channel(Phase::Run);
-        let (in_flight, in_flight_out) = watch::channel(machine.in_flight());
+        let began = Progress { phase: Phase::Run, in_flight: machine.in_flight() };
+        let (progress, progress_out) = watch::channel(began);
         let queues = Queues::new(commands_in, chunks_in, store, clock.clone());
         let engine = Self {
             machine,
@@ -96,13 +107,14 @@ impl Engine {
             settles,
             leases,
             phase,
-            in_flight,
+            progress,
+            obeyed: Phase::Run,
             aborts: BTreeMap::new(),
             waiters: BTreeMap::new(),
             waiters_held: 0,
         };
         let ports =
-            EnginePorts { queues, leases: leases_out, settles: settles_in, phase: phase_in, in_flight: in_flight_out };
+            EnginePorts { queues, leases: leases_out, settles: settles_in, phase: phase_in, progress: progress_out };
         (engine, ports)
     }
 
@@ -206,6 +218,7 @@ impl Engine {
     }
 
     fn obey(&mut self, phase: Phase) {
+        self.obeyed = phase;
         if phase >= Phase::Drain {
             self.machine.stop_starting();
         }
@@ -243,16 +256,50 @@ impl Engine {
         loop {
             match self.machine.commit(step).await {
                 Ok(()) => break,
-                Err(CommitError::Full) => {
-                    StoreFull.emit(&self.telemetry);
-                    self.clock.sleep(LOOK_AGAIN.to_duration()).await;
-                }
+                Err(CommitError::Full) if self.wait_for_room().await => {}
                 Err(error) => return Err(Fatal::Commit(error)),
             }
         }
         let took: Duration = self.clock.now().mono.saturating_sub(began);
         CommitDone { took, changes }.emit(&self.telemetry);
         Ok(())
+    }
+
+    /// Waits a moment for room on the disk, and meanwhile says so to whoever asks. False when the server has come to its
+    /// end: what was decided is then forgotten, as after a crash; nobody was told of it.
+    async fn wait_for_room(&mut self) -> bool {
+        StoreFull.emit(&self.telemetry);
+        let mut retry = self.clock.sleep(LOOK_AGAIN.to_duration());
+        loop {
+            if *self.phase.borrow() == Phase::Stop {
+                return false;
+            }
+            tokio::select! {
+                () = &mut retry => return true,
+                _changed = self.phase.changed() => {}
+                Some(envelope) = self.commands.recv() => self.put_off(envelope),
+                Some(envelope) = self.chunks.recv() => self.put_off(envelope),
+            }
+        }
+    }
+
+    fn put_off(&self, envelope: Envelope) {
+        match envelope {
+            Envelope::Wait { registered, .. } => tell(registered, Err(EngineError::Busy)),
+            Envelope::Ask { request: Request::Queues(queue), reply, .. } => {
+                tell(reply, Ok(Answer::Queues(self.machine.views(queue.as_ref()))));
+            }
+            Envelope::Ask { request: Request::Accept(_), reply, .. } => {
+                let (free, reserve) = match self.machine.pressure() {
+                    Pressure::Normal => (0, 0),
+                    Pressure::BelowReserve { free, reserve } => (free, reserve),
+                };
+                tell(reply, Ok(Answer::Accept(Err(AcceptError::StorageFull { free, reserve }))));
+            }
+            Envelope::Ask { request: Request::Task(..) | Request::Chunk(..) | Request::Pause(..), reply, .. } => {
+                tell(reply, Err(EngineError::Busy));
+            }
+        }
     }
 
     /// Lets out what was decided, now that it is durable.
@@ -276,8 +323,8 @@ impl Engine {
         for event in step.events {
             event.emit(&self.telemetry);
         }
-        let in_flight = self.machine.in_flight();
-        self.in_flight.send_if_modified(|held| std::mem::replace(held, in_flight) != in_flight);
+        let progress = Progress { phase: self.obeyed, in_flight: self.machine.in_flight() };
+        self.progress.send_if_modified(|told| std::mem::replace(told, progress) != progress);
     }
 
     fn hand_over(&mut self, work: Work) {

@@ -57,7 +57,6 @@ impl Core {
         new.attempts_total += 1;
         new.lease = Some(LeaseKind::Pool);
         new.first_dispatched_at = Some(old.first_dispatched_at.unwrap_or(turn.now.wall));
-        new.give_up_at = None;
         turn.step.changes.push(Change::start(&old, new.clone()));
         let policy = self.policy(old.queue, &body);
         let started = AttemptStarted {

@@ -15,7 +15,7 @@ use crate::queue::store::memory::CommitFault;
 use crate::queue::store::{MemoryStore, digest};
 use crate::task::{
     LaneName, Outcome, OutcomeClass, Priority, QueueName, RetryOverrides, Status, TaskName, TaskRef, TaskSpec,
-    TaskType, When,
+    TaskType, WallMs, When,
 };
 
 /// A machine, its store and its clock.
@@ -39,7 +39,8 @@ impl Rig {
     }
 
     fn decide(&mut self, requests: Vec<Request>, settlements: Vec<Settlement>) -> Step {
-        self.hand.advance(Duration::from_millis(1));
+        // Not a whole millisecond: real clocks never show one.
+        self.hand.advance(Duration::from_micros(1_300));
         let inputs = Inputs { requests, settlements };
         self.machine.decide(self.clock.now(), inputs).now_or_never().expect("memory never waits").expect("readable")
     }
@@ -188,10 +189,91 @@ fn a_key_with_another_body_is_refused_and_forgotten_after_its_window() {
     assert!(matches!(answers[1], Ok(Accepted::Repeat { .. })));
     assert!(matches!(answers[2], Err(AcceptError::IdempotencyMismatch)));
     let window = crate::task::limits::IDEMPOTENCY_WINDOW.to_duration();
-    // Two milliseconds of the window are taken by the turns themselves.
+    // The next turn moves the wall clock on by one millisecond, the one after it by another.
     rig.hand.advance(window.saturating_sub(Duration::from_millis(2)));
     let last = accepted(&rig.turn(vec![with(1)], Vec::new()));
     assert!(matches!(last[0], Ok(Accepted::Repeat { .. })), "{last:?}");
     let over = accepted(&rig.turn(vec![with(2)], Vec::new()));
     assert!(matches!(over[0], Ok(Accepted::New { .. })), "{over:?}");
+}
+
+#[test]
+fn a_task_that_can_start_at_once_is_leased_in_the_commit_that_accepts_it_and_says_so() {
+    let mut rig = Rig::with_one_slot();
+    let step = rig.turn(vec![post("1"), post("2")], Vec::new());
+    assert_eq!(step.leases.len(), 1);
+    let rows = accepted(&step).into_iter().map(|accepted| match accepted {
+        Ok(Accepted::New { first, .. }) => first.header.status,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(rows.collect::<Vec<_>>(), [Status::Running, Status::Queued]);
+}
+
+#[test]
+fn an_id_with_a_wrong_tail_names_nothing_and_harms_nothing() {
+    let mut rig = Rig::with_one_slot();
+    let later = accept(vec![TaskSpec { when: When::Delay(crate::task::Span::from_secs(1)), ..spec(None, "1") }], None);
+    let step = rig.turn(vec![later], Vec::new());
+    let Some(Ok(Accepted::New { first, .. })) = accepted(&step).pop() else { panic!("accepted") };
+    let mut forged = first.header.id();
+    forged.tail = crate::task::IdTail::new(forged.tail.get() ^ 1);
+    // It comes due in the very turn in which somebody asks for the forged id.
+    rig.hand.advance(Duration::from_secs(1));
+    let step = rig.turn(vec![Request::Task(TaskAction::Cancel, TaskRef::by_id(forged))], Vec::new());
+    assert!(matches!(step.answers[0].1, Answer::Task(Err(TaskActionError::NotFound))));
+    assert_eq!(step.leases.len(), 1, "{:?}", step.events);
+}
+
+/// A task with an expiry in an hour and a bound on its series of an hour; it runs, and the wall clock jumps two hours.
+#[test]
+fn a_wall_clock_that_jumped_ends_no_series_and_opens_no_window() {
+    let mut rig = Rig::with_one_slot();
+    let hour = crate::task::Span::from_secs(3_600);
+    let expires_at = Some(rig.clock.now().wall.plus(hour.to_duration()));
+    let retry = RetryOverrides { max_retry_duration: Some(hour), ..RetryOverrides::default() };
+    let bounded = TaskSpec { expires_at, retry, ..spec(None, "1") };
+    let keyed = |digest| accept(vec![spec(None, "x")], Some(Idempotency { hash: 7, digest }));
+    let work = rig.turn(vec![accept(vec![bounded], None), keyed(1)], Vec::new()).leases.remove(0);
+    rig.hand.jump_wall(rig.clock.now().wall.plus(Duration::from_secs(25 * 3_600)));
+    let step = rig.turn(vec![keyed(1)], vec![ends(&work, OutcomeClass::Reset)]);
+    assert!(matches!(accepted(&step)[0], Ok(Accepted::Repeat { .. })), "{:?}", accepted(&step));
+    assert_eq!(rig.status(work.header.id()), (Status::Retrying, 1));
+}
+
+#[test]
+fn with_retention_zero_a_task_that_ends_after_a_quiet_time_is_removed_too() {
+    let mut rig = Rig::with_one_slot();
+    for queue in rig.machine.core.queues.values_mut() {
+        let now = crate::config::Bound { age: Some(crate::task::Span::default()), count: None, bytes: None };
+        queue.config = Arc::new(crate::config::QueueConfig { retention: now, ..(*queue.config).clone() });
+    }
+    let work = rig.turn(vec![post("1")], Vec::new()).leases.remove(0);
+    rig.hand.advance(Duration::from_secs(5));
+    let outcome = Outcome::answered(200, Bytes::new(), Duration::ZERO);
+    rig.turn(Vec::new(), vec![Settlement { outcome, ..ends(&work, OutcomeClass::Ok) }]);
+    assert_eq!(rig.status(work.header.id()).0, Status::Succeeded);
+    rig.hand.advance(Duration::from_secs(1));
+    rig.turn(Vec::new(), Vec::new());
+    let rows = rig.store.rows(vec![work.header.key]).now_or_never().unwrap().unwrap();
+    assert_eq!(rows, [None]);
+}
+
+#[test]
+fn a_released_attempt_keeps_the_end_of_its_series() {
+    let mut rig = Rig::with_one_slot();
+    let retry = RetryOverrides {
+        max_attempts: Some(1),
+        max_retry_duration: Some(crate::task::Span::from_secs(3_600)),
+        stop_when: Some(crate::task::StopWhen::All),
+        ..RetryOverrides::default()
+    };
+    let work = rig.turn(vec![accept(vec![TaskSpec { retry, ..spec(None, "1") }], None)], Vec::new()).leases.remove(0);
+    rig.turn(Vec::new(), vec![ends(&work, OutcomeClass::Reset)]);
+    rig.hand.advance(Duration::from_secs(2));
+    let second = rig.turn(Vec::new(), Vec::new()).leases.remove(0);
+    rig.machine.stop_starting();
+    rig.turn(Vec::new(), vec![ends(&second, OutcomeClass::Released)]);
+    rig.hand.advance(Duration::from_secs(3_600));
+    rig.turn(Vec::new(), Vec::new());
+    assert_eq!(rig.status(work.header.id()).0, Status::Dead);
 }

@@ -67,11 +67,17 @@ impl Files {
         Ok(lock)
     }
 
-    /// Syncs the directory and its parent, so that the files made in it are found again after a power cut.
+    /// Syncs the directory, its parent, and whatever further up can be opened (it may have been made just now), so that
+    /// the files made in it are found again after a power cut.
     pub(super) fn sync(&self) -> io::Result<()> {
         File::open(&self.dir)?.sync_all()?;
         let whole = self.dir.canonicalize()?;
-        whole.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+        whole.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())?;
+        for above in whole.ancestors().skip(2) {
+            // A directory that cannot be opened was not made by us.
+            File::open(above).map_or(Ok(()), |above| above.sync_all())?;
+        }
+        Ok(())
     }
 
     fn in_use(&self, lock: &mut File) -> StoreError {
