@@ -43,9 +43,8 @@ async fn end_to_end(scale: &Scale) -> Outcome {
         let bare_round = bare.run(&request, scale.round, Some(Arc::clone(&target.slots))).await?;
         costs.push((cost, micros_each(relay.cpu()?.saturating_sub(used), bare_round.count)));
         rates.push((round.rate(), bare_round.rate()));
-        let late = to_arrival(&mut ours, &target, &request, scale.singles).await?;
-        server.until_idle(ours.first()?, &clock).await?;
-        let bare_late = to_arrival(&mut bare, &target, &request, scale.singles).await?;
+        let late = to_arrival(&mut ours, (&target, Some(&server)), &request, scale.singles).await?;
+        let bare_late = to_arrival(&mut bare, (&target, None), &request, scale.singles).await?;
         let at = |part: f64| (quantile(late.iter().copied(), part), quantile(bare_late.iter().copied(), part));
         medians.push(at(0.5));
         tails.push(at(0.99));
@@ -76,13 +75,22 @@ pub(crate) async fn whole_way(
     Ok((Round { count: posted.count, took }, micros_each(server.process.cpu()?.saturating_sub(used), posted.count)))
 }
 
-/// The times from request to arrival at the target, one task after the other, in milliseconds.
-async fn to_arrival(fleet: &mut Fleet, target: &Target, request: &[u8], count: usize) -> Outcome<Vec<f64>> {
+/// The times from request to arrival at the target, one task after the other, in milliseconds. With `server`, each is
+/// sent only when it has recorded the end of the one before.
+async fn to_arrival(
+    fleet: &mut Fleet,
+    (target, server): (&Target, Option<&Server>),
+    request: &[u8],
+    count: usize,
+) -> Outcome<Vec<f64>> {
     let clock = fleet.clock.clone();
     let wire = fleet.first()?;
     let mut took = Vec::with_capacity(count);
     for _ in 0..count {
         target.slots.acquire().await?.forget();
+        if let Some(server) = server {
+            server.until_idle(wire, &clock).await?;
+        }
         let (began, before) = (clock.now().mono, target.arrived().count);
         wire.expect(request, 201).await?;
         let arrived = target.arrived_at_least(before + 1).await?;

@@ -137,8 +137,8 @@ impl Timers {
         Self { on_wall: BTreeSet::new(), current: Epoch::new(agreed), past: Vec::new(), agreed, distrusted_until: None }
     }
 
-    /// The wall moment that is `delay` from now by the monotonic clock, under the current anchor; never early, and
-    /// without a delay due at `now` itself.
+    /// The wall moment that is `delay` from now by the monotonic clock, under the current anchor; never early. Without a
+    /// delay it has come: rounded up, it would be a fraction of a millisecond away, and cost a turn and a commit more.
     pub(super) fn due_after(&self, delay: Span, now: Now) -> WallMs {
         if delay == Span::default() {
             return self.current.reached(now);
@@ -341,6 +341,18 @@ mod tests {
         let mono = |nanos| Now { wall: WallMs::new(0), mono: Duration::from_nanos(nanos) };
         assert!(!timers.is_due(&waiting, mono(15_999_999)));
         assert!(timers.is_due(&waiting, mono(16_000_000)));
+    }
+
+    #[test]
+    fn without_a_delay_it_is_due_within_the_same_millisecond() {
+        for nanos in [5_000_000, 5_000_001, 5_999_999] {
+            let timers = Timers::new(at(1_000_000, 0));
+            let now = Now { wall: WallMs::new(1_000_005), mono: Duration::from_nanos(nanos) };
+            let waiting = task(1, timers.due_after(Span::default(), now));
+            assert!(timers.is_due(&waiting, now), "{nanos}");
+            let later = task(2, timers.due_after(Span::from_millis(1), now));
+            assert!(!timers.is_due(&later, now), "{nanos}");
+        }
     }
 
     #[test]
