@@ -32,6 +32,8 @@ mod store;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod surface;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod worker;
