@@ -239,6 +239,8 @@ impl Engine {
         let mut step = self.machine.decide(now, inbox.inputs).await?;
         if crate::sabotage::acknowledges_before_commit() {
             answer(&mut step, &mut replies);
+            // A quick commit would hide the sin from anybody who cannot strike within microseconds.
+            self.clock.sleep(Duration::from_millis(20)).await;
         }
         self.commit(&mut step).await?;
         self.act(step, replies);
