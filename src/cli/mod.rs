@@ -1,47 +1,62 @@
-//! The command line.
+//! The command line: one file for each command.
+//!
+//! Commands about this machine (`serve`, `config`) read the configuration ([`args::ServerOptions`]). All others are
+//! clients of the HTTP API, wherever the server is: [`connect`] finds it, [`client`] talks to it, [`output`] shows what
+//! it said, [`exit`] is how they end.
 
+mod args;
+mod call;
+mod client;
 mod config;
+mod connect;
+mod context;
+mod exit;
+mod output;
 mod serve;
+mod task;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::config::{Flags, Loaded, Sources};
+use args::{ClientOptions, ServerOptions};
+use config::ConfigCommand;
+use context::finish;
+use task::TaskCommand;
 
 /// The HTTP task queue you run yourself.
 #[derive(Debug, Parser)]
-#[command(name = "sendoff", version, about, arg_required_else_help = false)]
+#[command(name = "sendoff", version, about, arg_required_else_help = false, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    options: Options,
+    server: ServerOptions,
 }
 
-/// What every command that reads the configuration takes.
-#[derive(Debug, Clone, Args)]
-struct Options {
-    /// The configuration file [default: config.yaml, if there is one].
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Where the store and the admin key live, instead of `data_dir`.
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<String>,
-    /// Where the local CA and certificate live, instead of `certs_dir`.
-    #[arg(long, global = true, value_name = "DIR")]
-    certs_dir: Option<String>,
-    /// The address to listen on, instead of `server.listen`; port 0 takes a free one.
-    #[arg(long, global = true, value_name = "ADDR:PORT")]
-    listen: Option<String>,
-}
+/// Told by `sendoff help`; `exit::Exit` is the list.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0 done            3 not found               6 no answer from the server
+  1 failed          4 no or unknown API key   7 only partly done
+  2 wrong usage     5 conflict               74 the disk failed (serve)
+                                             78 the configuration is not valid
+
+Without a command it runs the server. Commands find it by --url, SENDOFF_URL, or the local configuration.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server (the default).
-    Serve,
+    #[command(after_help = "Examples:\n  sendoff serve\n  sendoff serve --data-dir data --listen 127.0.0.1:8443")]
+    Serve(ServerOptions),
+    /// Create, list, follow, cancel tasks.
+    Task {
+        #[command(subcommand)]
+        command: TaskCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
     /// Look at the configuration.
     Config {
         #[command(subcommand)]
@@ -51,36 +66,19 @@ enum Command {
     Version,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
-enum ConfigCommand {
-    /// Check it: every fault is reported at once, with its line; exit code 78 if there is one.
-    Check,
-    /// Print what is in force, defaults included.
-    Show,
-}
-
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => with_config(&cli.options, serve::run),
-        Command::Config { command } => with_config(&cli.options, |loaded| config::run(command, &loaded)),
+    let Cli { command, server } = Cli::parse();
+    match command.unwrap_or(Command::Serve(ServerOptions::default())) {
+        Command::Serve(options) => match options.or(server).load(environment()) {
+            Ok(loaded) => serve::run(loaded),
+            Err(failed) => finish(Err(failed)),
+        },
+        Command::Task { command, options } => task::run(command, &options, &server),
+        Command::Config { command } => finish(config::run(command, server)),
         Command::Version => {
             say(&format!("sendoff {}", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
-        }
-    }
-}
-
-/// Loads the configuration, or says what is wrong with it: exit code 78 (`EX_CONFIG`).
-fn with_config(options: &Options, run: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
-    let Options { config, data_dir, certs_dir, listen } = options.clone();
-    let sources = Sources::new(environment(), Flags { config, data_dir, certs_dir, listen });
-    match crate::config::load(&sources) {
-        Ok(loaded) => run(loaded),
-        Err(faults) => {
-            complain(&faults.to_string());
-            ExitCode::from(78)
         }
     }
 }

@@ -82,6 +82,12 @@ pub fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
+/// One variable of this process, for a reference `env:NAME` that somebody gave; `None` if it is not there, or not UTF-8.
+#[expect(clippy::disallowed_methods, reason = "this is the module whose business it is")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// Reads and checks the configuration.
 ///
 /// # Errors

@@ -23,7 +23,7 @@ mod value;
 mod tests;
 
 pub use fault::{ConfigFault, ConfigFaults, Origin};
-pub use load::{DEFAULT_FILE, FileSource, Flags, Loaded, Sources, environment, load};
+pub use load::{DEFAULT_FILE, FileSource, Flags, Loaded, Sources, environment, load, variable};
 pub use model::{
     Bound, Config, EgressConfig, HostConfig, HostsConfig, LogFormat, LoggingConfig, MetricsConfig, QueueConfig,
     ServerConfig, StorageConfig, TlsConfig, TlsVersion, WorkersConfig,

@@ -135,6 +135,11 @@ pub const RESERVE_BYTES_DEFAULT_MAX: u64 = 256 * 1024 * 1024;
 /// `storage.reserve` at least, in bytes: two full commits.
 pub const RESERVE_BYTES_MIN: u64 = 2 * COMMIT_BYTES_MAX as u64;
 
+/// How long the command line tries to connect.
+pub const CLIENT_CONNECT_MAX: Span = Span::from_secs(10);
+/// How long the command line waits for a whole answer; longer than [`WAIT_MAX`].
+pub const CLIENT_ANSWER_MAX: Span = Span::from_secs(90);
+
 /// A configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 /// How deep maps and lists of a configuration may be nested.
@@ -162,4 +167,5 @@ const _: () = assert!(PAYLOAD_BYTES_DEFAULT <= PAYLOAD_BYTES_MAX);
 const _: () = assert!(PAGE_MAX <= PAGE_ROWS_SCANNED_MAX);
 const _: () = assert!(PAGE_MAX.div_ceil(PAGE_STEP_ROWS) * PAGE_STEP_ROWS <= PAGE_ROWS_SCANNED_MAX);
 const _: () = assert!(RESPONSE_HEAD_BYTES_MAX <= RESPONSE_DRAIN_BYTES_MAX);
+const _: () = assert!(WAIT_MAX.as_millis() < CLIENT_ANSWER_MAX.as_millis());
 const _: () = assert!(BALLAST_BYTES <= RESERVE_BYTES_MIN);
