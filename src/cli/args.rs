@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::config::{Flags, Loaded, Sources};
-use crate::task::Span;
+use crate::task::limits::LOOK_INTERVAL_MIN;
+use crate::task::name::LabelName;
+use crate::task::{QueueName, Span, TaskType};
 
 use super::exit::Failed;
 
@@ -53,17 +55,18 @@ impl ServerOptions {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub(super) struct ConnectOptions {
-    /// The configuration file of the local server [default: config.yaml, if there is one].
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help = "The local server's configuration [default: config.yaml]")]
     pub(super) config: Option<PathBuf>,
-    /// Where the server is [env: `SENDOFF_URL`; default: where the local configuration listens].
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL", help = "The server [env: SENDOFF_URL; default: the local one]")]
     pub(super) url: Option<String>,
-    /// Where the API key is: file:PATH or env:NAME [env: `SENDOFF_KEY`; default: the local admin key].
-    #[arg(long, global = true, value_name = "file:PATH|env:NAME")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "file:PATH|env:NAME",
+        help = "Where the API key is [env: SENDOFF_KEY; default: data/admin.key]"
+    )]
     pub(super) key: Option<String>,
-    /// PEM file of the CA to trust [env: `SENDOFF_CA`; default: the local CA, else the system's].
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help = "The CA to trust [env: SENDOFF_CA; default: certs/ca.pem]")]
     pub(super) ca: Option<PathBuf>,
 }
 
@@ -71,11 +74,11 @@ pub(super) struct ConnectOptions {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputOptions {
-    /// How to print data [default: table on a terminal, tsv otherwise].
-    #[arg(short, long, global = true, value_name = "FORMAT")]
+    /// table, tsv, json, jsonl or name [default: table on a terminal, else tsv].
+    #[arg(short, long, global = true, value_name = "FORMAT", hide_possible_values = true)]
     pub(super) output: Option<Format>,
-    /// Whether to use colour [default: auto; never where `NO_COLOR` is set].
-    #[arg(long, global = true, value_name = "WHEN")]
+    /// auto, always or never [default: auto].
+    #[arg(long, global = true, value_name = "WHEN", hide_possible_values = true)]
     pub(super) color: Option<ColorWhen>,
     /// Print data and errors only.
     #[arg(short, long, global = true)]
@@ -117,7 +120,66 @@ pub(super) enum ColorWhen {
     Never,
 }
 
+/// Which tasks are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Filter")]
+pub(super) struct FilterOptions {
+    /// Of this queue only.
+    #[arg(long, value_name = "QUEUE", value_parser = queue_name)]
+    pub(super) queue: Option<String>,
+    /// Of this type only.
+    #[arg(long = "type", value_name = "TYPE", value_parser = task_type)]
+    pub(super) task_type: Option<String>,
+    /// With this label only; several must all hold.
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
+    pub(super) labels: Vec<(String, String)>,
+}
+
+impl FilterOptions {
+    /// As parameters of a query.
+    pub(super) fn query(&self) -> Vec<(String, String)> {
+        let named = [("queue", &self.queue), ("task_type", &self.task_type)];
+        let named = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
+        named.chain(self.labels.iter().map(|(name, value)| (format!("label.{name}"), value.clone()))).collect()
+    }
+}
+
+/// Reads the name of a queue.
+pub(super) fn queue_name(text: &str) -> Result<String, String> {
+    QueueName::parse(text).map(|name| name.as_str().to_owned()).map_err(|error| error.to_string())
+}
+
+/// Reads the name of a task type.
+pub(super) fn task_type(text: &str) -> Result<String, String> {
+    TaskType::parse(text).map(|name| name.as_str().to_owned()).map_err(|error| error.to_string())
+}
+
+/// Reads `NAME=VALUE`.
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE, such as tenant=42")?;
+    let name = LabelName::parse(name).map_err(|error| format!("the label's name: {error}"))?;
+    Ok((name.as_str().to_owned(), value.to_owned()))
+}
+
+/// How `--watch` looks again.
+#[derive(Debug, Clone, Args)]
+pub(super) struct WatchOptions {
+    /// Look again and again: redraws a terminal, otherwise prints what has changed; ends with Ctrl-C.
+    #[arg(short, long)]
+    pub(super) watch: bool,
+    /// How often to look with --watch.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = interval)]
+    pub(super) interval: Duration,
+}
+
 /// Reads a duration such as `2s` or `1h30m`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Span::parse(text).map(Span::to_duration).map_err(|error| error.to_string())
+}
+
+/// Reads how often to look again.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    let least = LOOK_INTERVAL_MIN.to_duration();
+    if interval < least { Err(format!("has to be {LOOK_INTERVAL_MIN} or more")) } else { Ok(interval) }
 }

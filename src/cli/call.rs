@@ -77,6 +77,23 @@ impl CallError {
         }
     }
 
+    /// The same with something more to say about this occurrence: `; did you mean …`.
+    pub(super) fn with_hint(mut self, hint: &str) -> Self {
+        if let Self::Refused(problem) = &mut self {
+            problem.detail.push_str(hint);
+        }
+        self
+    }
+
+    /// Whether the same request may well be answered in a moment: nobody listens, or the server starts, stops, is busy.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused(problem) => matches!(problem.status, 429 | 503),
+            Self::NoConnection { .. } | Self::NoAnswer { .. } => true,
+            Self::Strange { .. } => false,
+        }
+    }
+
     /// What the transport says about a request to `to`.
     pub(super) fn of_transport(error: &reqwest::Error, to: &Destination) -> Self {
         let (url, said_by) = (to.url.as_str().trim_end_matches('/'), &to.said_by);

@@ -32,8 +32,11 @@ impl Client {
             .retry(reqwest::retry::never())
             .referer(false)
             .connect_timeout(CLIENT_CONNECT_MAX.to_duration());
-        if is_loopback(&to.url) {
+        if is_loopback(&to.url) || to.at.is_some() {
             builder = builder.no_proxy();
+        }
+        if let (Some(at), Some(host)) = (to.at, to.url.host_str()) {
+            builder = builder.resolve(host, at);
         }
         if let Some(ca) = to.ca.as_ref().filter(|_| to.url.scheme() == "https") {
             let unusable = |what: String| {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use url::{Host, Url};
 
-use crate::config::{Config, Loaded};
+use crate::config::Loaded;
 
 use super::args::{ConnectOptions, ServerOptions};
 use super::exit::{Exit, Failed};
@@ -24,7 +24,12 @@ pub(super) struct Destination {
     pub(super) key_from: String,
     /// The CA to trust, and nobody else; `None`: those that the system trusts.
     pub(super) ca: Option<PathBuf>,
+    /// Where the URL's host is, without asking DNS: a server on this machine whose certificate has a public name.
+    pub(super) at: Option<SocketAddr>,
 }
+
+/// A URL, who said it, and where its host is if DNS is not to be asked.
+type Place = (Url, String, Option<SocketAddr>);
 
 /// A key; never shown.
 #[derive(Clone, Default)]
@@ -43,18 +48,18 @@ impl Secret {
 /// Says which of flag, variable and configuration is wrong or missing, and what to do.
 pub(super) fn find(options: &ConnectOptions, before: &ServerOptions) -> Result<Destination, Failed> {
     let search = Search::new(options, before);
-    let (url, said_by) = search.url()?;
+    let (url, said_by, at) = search.url()?;
     let (key, key_from) = search.key(&url)?;
     let ca = search.ca(&url)?;
-    Ok(Destination { url, said_by, key: Secret(key), key_from, ca })
+    Ok(Destination { url, said_by, key: Secret(key), key_from, ca, at })
 }
 
 /// As [`find`], for a request that needs no key.
 pub(super) fn find_without_key(options: &ConnectOptions, before: &ServerOptions) -> Result<Destination, Failed> {
     let search = Search::new(options, before);
-    let (url, said_by) = search.url()?;
+    let (url, said_by, at) = search.url()?;
     let ca = search.ca(&url)?;
-    Ok(Destination { url, said_by, key: Secret::default(), key_from: String::new(), ca })
+    Ok(Destination { url, said_by, key: Secret::default(), key_from: String::new(), ca, at })
 }
 
 /// What is looked through. The configuration is only read where flags and variables leave something open.
@@ -84,26 +89,31 @@ impl<'a> Search<'a> {
         Ok(self.loaded.get_or_init(|| loaded))
     }
 
-    fn url(&self) -> Result<(Url, String), Failed> {
+    fn url(&self) -> Result<Place, Failed> {
         let given = self.options.url.as_deref().map(|url| (url, "--url"));
         if let Some((text, by)) = given.or_else(|| self.variable("SENDOFF_URL").map(|url| (url, "SENDOFF_URL"))) {
-            return Ok((parse_url(text, by)?, by.to_owned()));
+            return Ok((parse_url(text, by)?, by.to_owned(), None));
         }
         let loaded = self.local()?;
         let server = &loaded.config.server;
-        if let (Some(public), Some(_)) = (&server.public_url, &server.tls.certificate) {
-            // The configured certificate is for this name, not for an address.
-            let by = format!("server.public_url ({})", origin(loaded, "server.public_url"));
-            return Ok((parse_url(public, &by)?, by));
-        }
-        let by = format!("server.listen ({})", origin(loaded, "server.listen"));
-        if server.listen.port() == 0 {
+        let by = format!("server.listen, {}", origin(loaded, "server.listen"));
+        let address = reachable(server.listen);
+        if address.port() == 0 {
             return Err(Failed::Usage(format!(
-                "the server listens on a port that it chose itself: {by} has port 0; say where it is with --url or SENDOFF_URL"
+                "the server listens on a port that it chose itself (port 0 in {by}): say where it is with --url or \
+                 SENDOFF_URL"
             )));
         }
+        if let (Some(public), Some(_)) = (&server.public_url, &server.tls.certificate) {
+            // The configured certificate is for this name, not for an address; the server is still on this machine.
+            let mut url = parse_url(public, "server.public_url")?;
+            if url.scheme() == "https" && url.set_port(Some(address.port())).is_ok() {
+                url.set_path("");
+                return Ok((url, format!("server.public_url, at {address} from {by}"), Some(address)));
+            }
+        }
         let scheme = if server.plain_http { "http" } else { "https" };
-        Ok((parse_url(&format!("{scheme}://{}", reachable(server.listen)), &by)?, by))
+        Ok((parse_url(&format!("{scheme}://{address}"), &by)?, by, None))
     }
 
     fn key(&self, url: &Url) -> Result<(String, String), Failed> {
@@ -126,7 +136,7 @@ impl<'a> Search<'a> {
         }
         let path = self.local()?.config.data_dir.join("admin.key");
         let shown = path.display();
-        if !is_loopback(url) && !self.is_configured(url) {
+        if self.url_is_given() && !is_loopback(url) {
             return Err(Failed::told(
                 Exit::Auth,
                 format!(
@@ -164,15 +174,6 @@ impl<'a> Search<'a> {
 
     fn url_is_given(&self) -> bool {
         self.options.url.is_some() || self.variable("SENDOFF_URL").is_some()
-    }
-
-    /// Whether the URL came from the local configuration, or says what that says.
-    fn is_configured(&self, url: &Url) -> bool {
-        let is_ours = |config: &Config| {
-            let public = config.server.public_url.as_deref().and_then(|public| Url::parse(public).ok());
-            public.is_some_and(|public| public.origin() == url.origin())
-        };
-        !self.url_is_given() || self.local().is_ok_and(|loaded| is_ours(&loaded.config))
     }
 }
 

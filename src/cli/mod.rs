@@ -7,22 +7,34 @@
 mod args;
 mod call;
 mod client;
+mod completions;
 mod config;
+mod confirm;
 mod connect;
 mod context;
+mod dlq;
 mod exit;
+mod healthcheck;
+mod limits;
+mod man;
 mod output;
+mod pager;
+mod queue;
 mod serve;
+mod several;
 mod task;
+mod version;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use args::{ClientOptions, ServerOptions};
 use config::ConfigCommand;
 use context::finish;
+use dlq::DlqCommand;
+use queue::QueueCommand;
 use task::TaskCommand;
 
 /// The HTTP task queue you run yourself.
@@ -57,13 +69,35 @@ enum Command {
         #[command(flatten)]
         options: ClientOptions,
     },
+    /// List, show, redrive, purge dead letters.
+    Dlq {
+        #[command(subcommand)]
+        command: DlqCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
+    /// List, show, pause, resume queues.
+    Queue {
+        #[command(subcommand)]
+        command: QueueCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
     /// Look at the configuration.
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Print every limit, with its unit.
+    Limits(limits::Limits),
+    /// Ask the server whether it takes new work: for container health checks.
+    Healthcheck(healthcheck::Healthcheck),
+    /// Print a completion script for a shell.
+    Completions(completions::Completions),
+    /// Write the manual pages into a directory.
+    Man(man::Man),
     /// Print the version.
-    Version,
+    Version(version::Version),
 }
 
 /// Runs the command line of this process.
@@ -75,11 +109,14 @@ pub fn main() -> ExitCode {
             Err(failed) => finish(Err(failed)),
         },
         Command::Task { command, options } => task::run(command, &options, &server),
+        Command::Dlq { command, options } => dlq::run(command, &options, &server),
+        Command::Queue { command, options } => queue::run(command, &options, &server),
         Command::Config { command } => finish(config::run(command, server)),
-        Command::Version => {
-            say(&format!("sendoff {}", env!("CARGO_PKG_VERSION")));
-            ExitCode::SUCCESS
-        }
+        Command::Limits(limits) => finish(limits::run(&limits)),
+        Command::Healthcheck(healthcheck) => finish(healthcheck::run(healthcheck, server)),
+        Command::Completions(completions) => finish(completions::run(&completions, Cli::command())),
+        Command::Man(man) => finish(man::run(&man, Cli::command())),
+        Command::Version(version) => finish(version::run(&version)),
     }
 }
 

@@ -2,6 +2,58 @@
 
 use super::time::Span;
 
+/// One bound, for whoever wants to read them all (`sendoff limits`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// The constant's name; its unit stands in it.
+    pub name: &'static str,
+    /// The value as people write it: `1048576`, `1m30s`.
+    pub value: String,
+    /// The unit of the value; empty for times, which carry theirs.
+    pub unit: &'static str,
+    /// What it bounds.
+    pub meaning: String,
+}
+
+/// Declares the constants as they stand, and [`table`] of them all: none can be forgotten there.
+macro_rules! limits {
+    ($($(#[doc = $doc:literal])+ pub const $name:ident: $kind:ty = $value:expr;)+) => {
+        $($(#[doc = $doc])+ pub const $name: $kind = $value;)+
+
+        /// Every bound of this file.
+        pub fn table() -> Vec<Limit> {
+            vec![$(Limit {
+                name: stringify!($name),
+                value: $name.to_string(),
+                unit: unit(stringify!($name), stringify!($kind)),
+                meaning: meaning(concat!($($doc),+)),
+            }),+]
+        }
+    };
+}
+
+/// The unit that a name carries (`…_BYTES_MAX`), where its type does not.
+fn unit(name: &str, kind: &str) -> &'static str {
+    let has = |word: &str| name.split('_').any(|part| part == word);
+    if kind == "Span" {
+        ""
+    } else if has("BYTES") {
+        "bytes"
+    } else if has("LEN") {
+        if name == "PATH_LEN_MAX" { "bytes" } else { "characters" }
+    } else if has("RATE") {
+        "per second"
+    } else {
+        ""
+    }
+}
+
+/// A doc comment as plain text.
+fn meaning(doc: &str) -> String {
+    doc.trim().replace(['[', ']', '`'], "")
+}
+
+limits! {
 /// Characters of a queue, type, label or handler name.
 pub const NAME_LEN_MAX: usize = 128;
 /// Characters of a client's own `task_id`.
@@ -139,6 +191,10 @@ pub const RESERVE_BYTES_MIN: u64 = 2 * COMMIT_BYTES_MAX as u64;
 pub const CLIENT_CONNECT_MAX: Span = Span::from_secs(10);
 /// How long the command line waits for a whole answer; longer than [`WAIT_MAX`].
 pub const CLIENT_ANSWER_MAX: Span = Span::from_secs(90);
+/// How long a command that follows a task waits for a server that does not answer.
+pub const CLIENT_SILENCE_MAX: Span = Span::from_secs(30);
+/// How often the command line looks again at most.
+pub const LOOK_INTERVAL_MIN: Span = Span::from_millis(100);
 
 /// A configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
@@ -160,6 +216,7 @@ pub const BYTES_KEPT_MAX: u64 = 1 << 50;
 pub const AGE_KEPT_MAX: Span = Span::from_secs(10 * 366 * 86_400);
 /// What `server.shutdown_grace` may be.
 pub const SHUTDOWN_GRACE_MAX: Span = Span::from_secs(3_600);
+}
 
 const _: () = assert!(COMMIT_COMMANDS_MAX <= COMMANDS_QUEUED_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= COMMIT_BYTES_MAX);
@@ -169,3 +226,25 @@ const _: () = assert!(PAGE_MAX.div_ceil(PAGE_STEP_ROWS) * PAGE_STEP_ROWS <= PAGE
 const _: () = assert!(RESPONSE_HEAD_BYTES_MAX <= RESPONSE_DRAIN_BYTES_MAX);
 const _: () = assert!(WAIT_MAX.as_millis() < CLIENT_ANSWER_MAX.as_millis());
 const _: () = assert!(BALLAST_BYTES <= RESERVE_BYTES_MIN);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_every_bound_with_its_unit_and_meaning() {
+        let source = include_str!("limits.rs");
+        let table = table();
+        let declared = source.lines().filter(|line| line.starts_with("pub const ")).count();
+        assert_eq!(table.len(), declared);
+        let find = |name: &str| table.iter().find(|limit| limit.name == name).cloned().expect(name);
+        let row = |name: &str| (find(name).value, find(name).unit, find(name).meaning);
+        assert_eq!(
+            row("PAYLOAD_BYTES_DEFAULT"),
+            ("1048576".to_owned(), "bytes", "Default bound on one task's payload, in bytes.".to_owned())
+        );
+        assert_eq!(row("WAIT_MAX"), ("1m".to_owned(), "", "Longest long poll (?wait=).".to_owned()));
+        assert_eq!(row("NAME_LEN_MAX").1, "characters");
+        assert!(table.iter().all(|limit| limit.meaning.ends_with('.')), "{table:?}");
+    }
+}

@@ -6,5 +6,5 @@ mod printer;
 mod table;
 pub(in crate::cli) mod text;
 
-pub(in crate::cli) use printer::{Item, Listing, Printer};
-pub(in crate::cli) use table::{Cell, Column, Look, On, Shown, palette};
+pub(in crate::cli) use printer::{Item, Printer};
+pub(in crate::cli) use table::{Cell, Column, Look, On, Page, Shown, palette};

@@ -1,5 +1,6 @@
 //! Writes items in the format asked for, page by page, and notes beside them.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::marker::PhantomData;
 
@@ -85,8 +86,8 @@ impl Printer {
 
     /// Data, on standard output. Colours in it are left out where they are not wanted.
     pub(in crate::cli) fn data(&self, text: &str) -> Result<(), Failed> {
-        let mut out = AutoStream::new(std::io::stdout(), self.color).lock();
-        out.write_all(text.as_bytes())?;
+        let mut out = std::io::stdout().lock();
+        out.write_all(self.painted(text).as_bytes())?;
         Ok(out.flush()?)
     }
 
@@ -98,11 +99,9 @@ impl Printer {
     }
 
     /// A line that has to be said, on standard error.
+    #[expect(clippy::unused_self, reason = "everything a command says goes through its printer")]
     pub(in crate::cli) fn warn(&self, text: &str) {
-        let mut err = AutoStream::new(std::io::stderr(), self.color).lock();
-        if writeln!(err, "{text}").is_err() {
-            tracing::debug!("nobody reads standard error");
-        }
+        crate::cli::complain(text);
     }
 
     /// One item.
@@ -114,6 +113,40 @@ impl Printer {
                 listing.add(std::slice::from_ref(item))?;
                 listing.end()
             }
+        }
+    }
+
+    /// A whole screen of rows in place of the last one; those that do not fit are counted.
+    pub(in crate::cli) fn redraw<T: Shown>(&self, items: &[Item<T>]) -> Result<(), Failed> {
+        let (width, height) = terminal_size::terminal_size_of(std::io::stdout())
+            .map_or((None, usize::MAX), |(width, height)| (Some(usize::from(width.0)), usize::from(height.0)));
+        // A line for the head, one for what does not fit, one for the cursor.
+        let fit = height.saturating_sub(3).max(1);
+        let look = self.look();
+        let rows = items.iter().take(fit).map(|item| item.seen.cells(&look));
+        let mut screen = Page::new(T::COLUMNS, On::Table, rows).table(true, width);
+        if items.len() > fit {
+            screen.push_str(&format!("… and {} more\n", items.len() - fit));
+        }
+        self.redraw_text(&screen)
+    }
+
+    /// This text in place of the last screen.
+    pub(in crate::cli) fn redraw_text(&self, screen: &str) -> Result<(), Failed> {
+        // Home; each line cleared to its end; then everything below.
+        let lines: String = self.painted(screen).lines().map(|line| format!("{line}\x1b[K\n")).collect();
+        let mut out = std::io::stdout().lock();
+        out.write_all(format!("\x1b[H{lines}\x1b[J").as_bytes())?;
+        Ok(out.flush()?)
+    }
+
+    /// The text, without its colours where they are not wanted.
+    fn painted<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let choice = if self.color == ColorChoice::Auto { AutoStream::choice(&std::io::stdout()) } else { self.color };
+        if choice == ColorChoice::Never {
+            Cow::Owned(anstream::adapter::strip_str(text).to_string())
+        } else {
+            Cow::Borrowed(text)
         }
     }
 
@@ -153,6 +186,11 @@ impl<T: Shown> Listing<'_, T> {
             }
         };
         printer.data(&text)
+    }
+
+    /// Ends it if it has begun.
+    pub(in crate::cli) fn finish(self) -> Result<(), Failed> {
+        if self.begun { self.end() } else { Ok(()) }
     }
 
     /// Ends it. A list of nothing still has its head, or its brackets.

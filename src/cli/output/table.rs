@@ -56,12 +56,14 @@ pub(in crate::cli) struct Column {
     pub(in crate::cli) elastic: bool,
     /// Whether it holds numbers.
     pub(in crate::cli) right: bool,
+    /// How wide it is at least, so that pages that are printed one by one stand below each other.
+    pub(in crate::cli) least: usize,
 }
 
 impl Column {
     /// A column of whole words, in both forms.
     pub(in crate::cli) const fn of(name: &'static str) -> Self {
-        Self { name, on: On::Both, elastic: false, right: false }
+        Self { name, on: On::Both, elastic: false, right: false, least: 0 }
     }
 
     /// Its cells may be cut.
@@ -72,6 +74,11 @@ impl Column {
     /// It holds numbers.
     pub(in crate::cli) const fn number(self) -> Self {
         Self { right: true, ..self }
+    }
+
+    /// It is at least so wide.
+    pub(in crate::cli) const fn at_least(self, least: usize) -> Self {
+        Self { least, ..self }
     }
 
     /// It is shown there only.
@@ -111,7 +118,7 @@ impl<T: std::fmt::Display> From<Option<T>> for Cell {
 pub(in crate::cli) struct Look {
     /// The moment that relative times refer to.
     pub(in crate::cli) now: WallMs,
-    /// For people: times are relative, numbers grouped.
+    /// For people: times are relative, numbers have commas.
     pub(in crate::cli) people: bool,
 }
 
@@ -189,7 +196,7 @@ impl Page {
     fn widths(&self, room: Option<usize>) -> Vec<usize> {
         let wants = |(index, column): (usize, &Column)| {
             let cells = self.rows.iter().filter_map(|row| row.get(index)).map(|cell| width(&cell.text));
-            cells.max().unwrap_or(0).max(column.name.len())
+            cells.max().unwrap_or(0).max(column.name.len()).max(column.least)
         };
         let mut widths: Vec<usize> = self.columns.iter().enumerate().map(wants).collect();
         let Some(room) = room else { return widths };
