@@ -163,8 +163,9 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
 
 /// How `--watch` looks again.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Watching")]
 pub(super) struct WatchOptions {
-    /// Look again and again: redraws a terminal, otherwise prints what has changed; ends with Ctrl-C.
+    /// Look again and again, until Ctrl-C: a terminal is redrawn, else changes are printed.
     #[arg(short, long)]
     pub(super) watch: bool,
     /// How often to look with --watch.

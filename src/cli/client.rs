@@ -55,6 +55,11 @@ impl Client {
         Ok(Self { http, to })
     }
 
+    /// Whether whoever sees the wire sees the key.
+    pub(super) fn shows_its_key(&self) -> bool {
+        self.to.url.scheme() == "http" && !is_loopback(&self.to.url) && !self.to.key.expose().is_empty()
+    }
+
     /// The server's URL.
     pub(super) fn url(&self) -> &str {
         self.to.url.as_str().trim_end_matches('/')
@@ -138,7 +143,7 @@ impl Request<'_> {
         let text = response.bytes().await.map_err(broken)?;
         if (200..300).contains(&status) {
             let text = String::from_utf8_lossy(&text).into_owned();
-            return Ok(Answer { status, headers, text, url: self.client.url().to_owned() });
+            return Ok(Answer { headers, text, url: self.client.url().to_owned() });
         }
         let retry_after = headers.get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
         Err(CallError::of_answer(status, retry_after, &text, to))
@@ -148,8 +153,6 @@ impl Request<'_> {
 /// A 2xx.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// Its status.
-    pub(super) status: u16,
     /// Its headers.
     pub(super) headers: HeaderMap,
     /// Its body.

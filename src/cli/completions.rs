@@ -3,7 +3,7 @@
 use clap::Args;
 use clap_complete::Shell;
 
-use super::exit::{Exit, Failed};
+use super::exit::Exit;
 use super::say;
 
 /// Which shell.
@@ -18,9 +18,9 @@ pub(super) struct Completions {
     shell: Shell,
 }
 
-pub(super) fn run(asked: &Completions, mut command: clap::Command) -> Result<Exit, Failed> {
+pub(super) fn run(asked: &Completions, mut command: clap::Command) -> Exit {
     let mut script = Vec::new();
     clap_complete::generate(asked.shell, &mut command, "sendoff", &mut script);
     say(String::from_utf8_lossy(&script).trim_end());
-    Ok(Exit::Ok)
+    Exit::Ok
 }

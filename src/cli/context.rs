@@ -22,7 +22,11 @@ impl Context {
     /// Finds the server. `before` are the server options that stood before the command.
     pub(super) fn open(options: &ClientOptions, before: &ServerOptions) -> Result<Self, Failed> {
         let client = Client::new(connect::find(&options.connect, before)?)?;
-        Ok(Self { client, printer: Printer::new(&options.output, Clock::system()) })
+        let printer = Printer::new(&options.output, Clock::system());
+        if client.shows_its_key() {
+            printer.warn(&format!("sendoff: warning: the API key goes to {} unencrypted: use https", client.url()));
+        }
+        Ok(Self { client, printer })
     }
 }
 

@@ -60,7 +60,7 @@ Without a command it runs the server. Commands find it by --url, SENDOFF_URL, or
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server (the default).
-    #[command(after_help = "Examples:\n  sendoff serve\n  sendoff serve --data-dir data --listen 127.0.0.1:8443")]
+    #[command(after_help = "Examples:\n  sendoff serve\n  sendoff serve --config config.yaml --data-dir data")]
     Serve(ServerOptions),
     /// Create, list, follow, cancel tasks.
     Task {
@@ -114,7 +114,7 @@ pub fn main() -> ExitCode {
         Command::Config { command } => finish(config::run(command, server)),
         Command::Limits(limits) => finish(limits::run(&limits)),
         Command::Healthcheck(healthcheck) => finish(healthcheck::run(healthcheck, server)),
-        Command::Completions(completions) => finish(completions::run(&completions, Cli::command())),
+        Command::Completions(completions) => completions::run(&completions, Cli::command()).into(),
         Command::Man(man) => finish(man::run(&man, Cli::command())),
         Command::Version(version) => finish(version::run(&version)),
     }
@@ -148,5 +148,24 @@ fn say(text: &str) {
 fn complain(text: &str) {
     if writeln!(std::io::stderr(), "{text}").is_err() {
         tracing::debug!("nobody reads standard error");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_command_takes_the_name_of_an_option_that_its_group_has() {
+        fn check(command: &clap::Command, inherited: &[String]) {
+            let ids: Vec<_> = command.get_arguments().map(|arg| arg.get_id().to_string()).collect();
+            let taken: Vec<_> = ids.iter().filter(|id| inherited.contains(id)).collect();
+            assert!(taken.is_empty(), "{}: {taken:?}", command.get_name());
+            let global = command.get_arguments().filter(|arg| arg.is_global_set()).map(|arg| arg.get_id().to_string());
+            let inherited: Vec<_> = inherited.iter().cloned().chain(global).collect();
+            command.get_subcommands().for_each(|inner| check(inner, &inherited));
+        }
+        check(&Cli::command(), &[]);
+        Cli::command().debug_assert();
     }
 }

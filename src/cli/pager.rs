@@ -16,6 +16,7 @@ use super::output::{Item, Shown};
 
 /// How much of a list.
 #[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "How much")]
 pub(super) struct PageOptions {
     /// How many at most.
     #[arg(long, value_name = "N", default_value_t = u64::from(PAGE_DEFAULT), value_parser = clap::value_parser!(u64).range(1..))]

@@ -29,7 +29,7 @@ fn lay_out(text: &str, indent: bool) -> String {
             '"' => string(&mut out, &mut chars),
             '{' | '[' => {
                 out.push(c);
-                while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+                while chars.next_if(char::is_ascii_whitespace).is_some() {}
                 if let Some(end) = chars.next_if(|c| matches!(c, '}' | ']')) {
                     out.push(end);
                 } else {
@@ -60,7 +60,7 @@ fn string(out: &mut String, chars: &mut impl Iterator<Item = char>) {
     let mut escaped = false;
     for c in chars {
         if acts(c) {
-            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+            out.extend(["\\u", format!("{:04x}", u32::from(c)).as_str()]);
         } else {
             out.push(c);
         }

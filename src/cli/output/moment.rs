@@ -20,6 +20,12 @@ pub(in crate::cli) fn about(span: Duration) -> String {
     }
 }
 
+/// How long something took: `81ms`, `1.5s`, then as [`about`].
+pub(in crate::cli) fn took(span: Duration) -> String {
+    let (secs, tenths) = (span.as_secs(), span.subsec_millis() / 100);
+    if (1..10).contains(&secs) && tenths > 0 { format!("{secs}.{tenths}s") } else { about(span) }
+}
+
 /// `3m ago`, `in 12s`, `now`.
 pub(in crate::cli) fn relative(then: WallMs, now: WallMs) -> String {
     let (ahead, passed) = (then.since(now), now.since(then));
@@ -43,7 +49,8 @@ mod tests {
         let expected =
             ["0ms", "1s", "59s", "1m", "1m1s", "9m59s", "10m", "1h", "2h10m", "10h", "23h", "1d", "1d1h", "11d"];
         assert_eq!(shown, expected);
-        assert_eq!(about(Duration::from_millis(999)), "999ms");
+        let shown = [999, 1_000, 1_550, 9_999, 10_500].map(|ms| took(Duration::from_millis(ms)));
+        assert_eq!(shown, ["999ms", "1s", "1.5s", "9.9s", "10s"]);
     }
 
     #[test]

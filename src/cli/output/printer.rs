@@ -93,7 +93,7 @@ impl Printer {
 
     /// A line that is no data, on standard error; not with `--quiet`.
     pub(in crate::cli) fn note(&self, text: &str) {
-        if !self.quiet {
+        if !self.is_quiet() {
             self.warn(text);
         }
     }
@@ -126,7 +126,7 @@ impl Printer {
         let rows = items.iter().take(fit).map(|item| item.seen.cells(&look));
         let mut screen = Page::new(T::COLUMNS, On::Table, rows).table(true, width);
         if items.len() > fit {
-            screen.push_str(&format!("… and {} more\n", items.len() - fit));
+            screen.extend(["… and ", (items.len() - fit).to_string().as_str(), " more\n"]);
         }
         self.redraw_text(&screen)
     }
@@ -134,7 +134,7 @@ impl Printer {
     /// This text in place of the last screen.
     pub(in crate::cli) fn redraw_text(&self, screen: &str) -> Result<(), Failed> {
         // Home; each line cleared to its end; then everything below.
-        let lines: String = self.painted(screen).lines().map(|line| format!("{line}\x1b[K\n")).collect();
+        let lines: String = self.painted(screen).lines().flat_map(|line| [line, "\x1b[K\n"]).collect();
         let mut out = std::io::stdout().lock();
         out.write_all(format!("\x1b[H{lines}\x1b[J").as_bytes())?;
         Ok(out.flush()?)

@@ -51,10 +51,9 @@ fn limits(indent: &str, config: &Value, lines: &mut Vec<(String, String, anstyle
     let Some(map) = config.as_object() else { return };
     for (name, value) in map {
         let (shown, style) = match value {
-            Value::Null => ("none".to_owned(), palette::DIM),
             Value::String(text) => (text.clone(), palette::PLAIN),
             Value::Object(inner) if !inner.is_empty() => (String::new(), palette::PLAIN),
-            Value::Object(_) => ("none".to_owned(), palette::DIM),
+            Value::Null | Value::Object(_) => ("none".to_owned(), palette::DIM),
             Value::Bool(_) | Value::Number(_) | Value::Array(_) => (value.to_string(), palette::PLAIN),
         };
         lines.push((format!("{indent}{name}"), shown, style));

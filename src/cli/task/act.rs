@@ -13,8 +13,8 @@ use super::seen::{TaskSeen, task_id};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sendoff task cancel order:7 --yes
-  sendoff task list --queue mail --status scheduled -o name | xargs sendoff task cancel --yes")]
+  sendoff task list --queue mail --status scheduled -o name | xargs sendoff task cancel --yes
+  sendoff task cancel order:7 --yes")]
 pub(in crate::cli) struct Cancel {
     /// Ids of tasks.
     #[arg(required = true, value_name = "ID", value_parser = task_id)]

@@ -36,14 +36,15 @@ Examples:
 pub(in crate::cli) struct Create {
     /// The URL to call.
     #[arg(value_name = "URL", required_unless_present_any = ["task_type", "payload"])]
-    url: Option<String>,
+    target: Option<String>,
     #[command(flatten)]
     call: CallOptions,
     #[command(flatten)]
     task: NewTaskOptions,
+    // Without a number: longer than anybody waits.
     /// Wait until it has ended, at most for so long; the exit code is that of `task watch`.
-    #[arg(long, value_name = "DURATION", value_parser = duration, num_args = 0..=1, require_equals = true)]
-    wait: Option<Option<Duration>>,
+    #[arg(long, value_name = "DURATION", value_parser = duration, num_args = 0..=1, require_equals = true, default_missing_value = "366d")]
+    wait: Option<Duration>,
 }
 
 /// What is called, and with what.
@@ -60,10 +61,10 @@ struct CallOptions {
     #[arg(short, long, value_name = "BODY|@FILE", conflicts_with = "payload")]
     data: Option<String>,
     /// The task type, in place of a URL [default: `http_request`].
-    #[arg(long = "type", value_name = "TYPE", value_parser = task_type, conflicts_with = "url", requires = "payload")]
+    #[arg(long = "type", value_name = "TYPE", value_parser = task_type, conflicts_with = "target", requires = "payload")]
     task_type: Option<String>,
     /// The whole payload as JSON, @FILE, or @- for standard input, in place of a URL.
-    #[arg(long, value_name = "JSON|@FILE", conflicts_with = "url")]
+    #[arg(long, value_name = "JSON|@FILE", conflicts_with = "target")]
     payload: Option<String>,
 }
 
@@ -132,12 +133,13 @@ struct HttpPayload<'a> {
 
 /// Its body, under the name that says what it is.
 #[derive(Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
 enum Body {
     #[serde(rename = "body")]
     Json(Box<RawValue>),
-    BodyText(String),
-    BodyBase64(String),
+    #[serde(rename = "body_text")]
+    Text(String),
+    #[serde(rename = "body_base64")]
+    Base64(String),
 }
 
 pub(super) async fn run(create: Create, context: &Context) -> Result<Exit, Failed> {
@@ -154,7 +156,7 @@ pub(super) async fn run(create: Create, context: &Context) -> Result<Exit, Faile
     let item = answer.item::<TaskSeen>()?;
     match create.wait {
         None => context.printer.one(&item).map(|()| Exit::Ok),
-        Some(within) => {
+        within @ Some(_) => {
             context.printer.note(&format!("{}: created", item.seen.task_id));
             to_its_end(context, &item.seen.task_id, How { interval: Duration::from_secs(1), within }).await
         }
@@ -163,7 +165,7 @@ pub(super) async fn run(create: Create, context: &Context) -> Result<Exit, Faile
 
 fn task(create: &Create) -> Result<NewTask<'_>, Failed> {
     let (call, task) = (&create.call, &create.task);
-    let payload = match (&create.url, &call.payload) {
+    let payload = match (&create.target, &call.payload) {
         (Some(url), _) => http_payload(url, call)?,
         (None, Some(given)) => json(given)?,
         (None, None) => return Err(Failed::Usage("a URL, or --payload, has to say what is called".to_owned())),
@@ -199,9 +201,9 @@ fn body(bytes: Vec<u8>) -> Body {
     match String::from_utf8(bytes) {
         Ok(text) => match serde_json::from_str::<Box<RawValue>>(&text) {
             Ok(json) => Body::Json(json),
-            Err(_) => Body::BodyText(text),
+            Err(_) => Body::Text(text),
         },
-        Err(error) => Body::BodyBase64(STANDARD.encode(error.as_bytes())),
+        Err(error) => Body::Base64(STANDARD.encode(error.as_bytes())),
     }
 }
 

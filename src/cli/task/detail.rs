@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::cli::output::moment::about;
+use crate::cli::output::moment;
 use crate::cli::output::text::{cut, visible};
 use crate::cli::output::{Cell, Column, Look, On, Page, Shown, palette};
 use crate::task::WallMs;
@@ -32,13 +32,13 @@ pub(in crate::cli) fn of(task: &TaskSeen, look: &Look, room: Option<usize>) -> S
         let labels: Vec<_> = task.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
         line("Labels", labels.join(", "), plain);
     }
-    line("Created", moment(&task.submitted_at, look), plain);
+    line("Created", both(&task.submitted_at, look), plain);
     match &task.processed_at {
-        Some(ended) => line("Ended", moment(ended, look), plain),
-        None => line("Due", moment(&task.run_at, look), plain),
+        Some(ended) => line("Ended", both(ended, look), plain),
+        None => line("Due", both(&task.run_at, look), plain),
     }
     if let Some(expires) = &task.expires_at {
-        line("Expires", moment(expires, look), plain);
+        line("Expires", both(expires, look), plain);
     }
     if let Some(timeout) = &task.timeout {
         line("Timeout", timeout.clone(), plain);
@@ -63,13 +63,13 @@ fn status(task: &TaskSeen) -> String {
 }
 
 /// The time, and how far away it is.
-fn moment(text: &str, look: &Look) -> String {
+fn both(text: &str, look: &Look) -> String {
     if look.people && WallMs::parse(text).is_ok() { format!("{} ({text})", look.time(text)) } else { text.to_owned() }
 }
 
 impl Shown for AttemptSeen {
     const COLUMNS: &'static [Column] = &[
-        Column::of("series").number().only(On::Tsv),
+        Column::of("series").number(),
         Column::of("attempt").number(),
         Column::of("started_at").at_least(24),
         Column::of("took").number().at_least(6).only(On::Table),
@@ -83,7 +83,7 @@ impl Shown for AttemptSeen {
     }
 
     fn cells(&self, _look: &Look) -> Vec<Cell> {
-        let took = about(std::time::Duration::from_millis(self.took_ms));
+        let took = moment::took(std::time::Duration::from_millis(self.took_ms));
         let answer = self.response.as_ref().and_then(|response| response.text.as_deref());
         let style = if self.class == "ok" { palette::GOOD } else { palette::CARE };
         vec![

@@ -22,7 +22,7 @@ pub(super) use seen::{LastError, TaskSeen, task_id};
 #[derive(Debug, Subcommand)]
 pub(super) enum TaskCommand {
     /// Create a task.
-    Create(create::Create),
+    Create(Box<create::Create>),
     /// Show tasks, one alone with its attempts.
     Get(get::Get),
     /// List tasks, newest first.
@@ -38,7 +38,7 @@ pub(super) enum TaskCommand {
 /// Runs one of them.
 pub(super) fn run(command: TaskCommand, options: &ClientOptions, before: &ServerOptions) -> ExitCode {
     context::run(options, before, async |context| match command {
-        TaskCommand::Create(create) => create::run(create, context).await,
+        TaskCommand::Create(create) => create::run(*create, context).await,
         TaskCommand::Get(get) => get::run(get, context).await,
         TaskCommand::List(list) => list::run(list, context).await,
         TaskCommand::Watch(watch) => watch::run(watch, context).await,

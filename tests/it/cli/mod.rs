@@ -1,5 +1,13 @@
 //! The command line, on the real binary: what a newcomer reads and types.
 
+mod commands;
+mod connection;
+mod exit_codes;
+mod help;
+mod here;
+mod shells;
+mod terminal;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

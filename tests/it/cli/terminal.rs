@@ -1,0 +1,208 @@
+//! On a pseudo-terminal: tables, their width, colours, questions, redrawing.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Stdio};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use serde_json::json;
+
+use crate::support::server::{Home, TestServer};
+use crate::support::target::Target;
+
+use super::here::Here;
+
+/// A terminal with a command on it.
+struct Terminal {
+    master: File,
+    child: Child,
+    seen: String,
+}
+
+impl Terminal {
+    /// Runs `sendoff` with these words on a terminal of this width.
+    fn start(here: &Here, words: &[&str], columns: u16) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other side");
+        let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&master, size).expect("a size");
+        let name = ptsname(&master, Vec::new()).expect("a name").into_string().expect("text");
+        let slave = File::options().read(true).write(true).open(name).expect("its other side");
+        let end = || Stdio::from(OwnedFd::from(slave.try_clone().expect("a handle")));
+        let mut command = here.command(words);
+        command.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end());
+        let child = command.spawn().expect("it starts");
+        Self { master: File::from(master), child, seen: String::new() }
+    }
+
+    /// Reads on until this text has been seen.
+    fn until(&mut self, text: &str) {
+        while !self.seen.contains(text) {
+            assert!(self.read(), "`{text}` never came: {}", self.seen);
+        }
+    }
+
+    fn read(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        // The end of the last handle on the other side is an error here (EIO).
+        let Ok(len) = self.master.read(&mut buffer) else { return false };
+        self.seen.push_str(&String::from_utf8_lossy(&buffer[..len]));
+        len > 0
+    }
+
+    /// Types this.
+    fn type_in(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).expect("it is there");
+    }
+
+    /// Everything it printed, and its exit code.
+    fn end(mut self) -> (String, Option<i32>) {
+        while self.read() {}
+        let status = self.child.wait().expect("it ends");
+        (self.seen.replace("\r\n", "\n"), status.code())
+    }
+
+    /// Ends it as Ctrl-C would.
+    fn interrupt(mut self) -> String {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+        self.seen
+    }
+}
+
+/// Runs a command on a terminal to its end, beside the server in this process.
+async fn on_terminal(here: &Here, words: &[&str], columns: u16) -> (String, Option<i32>) {
+    let terminal = Terminal::start(here, words, columns);
+    tokio::task::spawn_blocking(move || terminal.end()).await.expect("it ends")
+}
+
+async fn populated(target: &Target) -> TestServer {
+    let server = Home::new().with_queue("mail", |_| {}).start().await;
+    let long = target.url(&format!("/{}", "long/".repeat(40)));
+    server.create(&long, &json!({"task_id": "later:1", "queue": "mail", "delay": "1h"})).await;
+    server.create("http://127.0.0.1:9/", &json!({"task_id": "dead:1", "retry": {"max_attempts": 1}})).await;
+    server.until("dead:1", "dead").await;
+    server
+}
+
+fn plain(text: &str) -> String {
+    let mut kept = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        kept.push_str(before);
+        rest = after.split_once(|c: char| c.is_ascii_alphabetic()).map_or("", |(_, rest)| rest);
+    }
+    kept + rest
+}
+
+#[tokio::test]
+async fn a_terminal_gets_tables_in_colour_cut_to_its_width() {
+    let target = Target::start().await;
+    let server = populated(&target).await;
+    let here = Here::of(&server);
+    for (words, heads) in [
+        (["task", "list"].as_slice(), "TASK ID  STATUS"),
+        (&["dlq", "list"], "TASK ID  QUEUE"),
+        (&["queue", "list"], "QUEUE    STATE"),
+        (&["task", "get", "dead:1"], "Task       dead:1"),
+        (&["queue", "get", "mail"], "Queue"),
+        (&["limits"], "NAME"),
+    ] {
+        for columns in [60, 100, 200] {
+            let (shown, code) = on_terminal(&here, words, columns).await;
+            assert_eq!(code, Some(0), "{words:?}: {shown}");
+            assert!(shown.contains("\x1b["), "{words:?} has no colour: {shown}");
+            let plain = plain(&shown);
+            assert!(plain.starts_with(heads), "{words:?}: {plain}");
+            let widest = plain.lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(columns.into()), "{words:?} at {columns}: {plain}");
+        }
+    }
+    let (wide, _) = on_terminal(&here, &["task", "list"], 200).await;
+    assert!(wide.contains('…') && wide.contains(" ago"), "a long target is cut, times are relative: {wide}");
+    assert!(wide.contains("\x1b[1m\x1b[31mdead\x1b[0m"), "what is dead is red: {wide:?}");
+}
+
+#[tokio::test]
+async fn colours_can_be_refused_and_wanted() {
+    let target = Target::start().await;
+    let server = populated(&target).await;
+    let here = Here::of(&server);
+    let (never, _) = on_terminal(&here, &["task", "list", "--color", "never"], 100).await;
+    assert!(!never.contains('\x1b') && never.contains("dead"), "{never:?}");
+    let piped = here.run(&["task", "list", "-o", "table"]).await.ok();
+    assert!(!piped.contains('\x1b'), "{piped:?}");
+    let always = here.run(&["task", "list", "-o", "table", "--color", "always"]).await.ok();
+    assert!(always.contains("\x1b[31m"), "{always:?}");
+    let here = here.with("NO_COLOR", "1");
+    let (refused, _) = on_terminal(&here, &["task", "list"], 100).await;
+    assert!(!refused.contains('\x1b') && refused.contains("dead"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_undone_is_asked_first() {
+    let target = Target::start().await;
+    let server = populated(&target).await;
+    let here = Here::of(&server);
+    let ask = |words: &'static [&'static str], answer: &'static str| {
+        let mut terminal = Terminal::start(&here, words, 100);
+        tokio::task::spawn_blocking(move || {
+            terminal.until("[y/N] ");
+            terminal.type_in(answer);
+            terminal.end()
+        })
+    };
+    let (said, code) = ask(&["task", "cancel", "later:1"], "\n").await.unwrap();
+    assert!(said.contains("About to cancel task later:1. Go on?") && said.contains("Nothing was done"), "{said}");
+    assert_eq!((code, &server.task("later:1").await["status"]), (Some(1), &json!("scheduled")));
+    let (said, code) = ask(&["task", "cancel", "later:1"], "y\n").await.unwrap();
+    assert_eq!((code, &server.task("later:1").await["status"]), (Some(0), &json!("cancelled")), "{said}");
+    let (said, code) = ask(&["dlq", "purge", "dead:1"], "yes\n").await.unwrap();
+    assert_eq!((code, server.client.get("/tasks/dead:1").await.status.as_u16()), (Some(0), 404), "{said}");
+}
+
+#[tokio::test]
+async fn a_watched_list_is_drawn_anew_on_a_terminal() {
+    let target = Target::start().await;
+    let server = populated(&target).await;
+    let here = Here::of(&server);
+    let mut terminal = Terminal::start(&here, &["queue", "list", "--watch", "--interval", "100ms"], 100);
+    let mut terminal = tokio::task::spawn_blocking(move || {
+        terminal.until("mail");
+        terminal
+    })
+    .await
+    .unwrap();
+    assert_eq!(server.client.post("/queues/mail/pause", &json!({})).await.status, 200);
+    let seen = tokio::task::spawn_blocking(move || {
+        terminal.until("paused");
+        terminal.interrupt()
+    });
+    let seen = seen.await.unwrap();
+    assert!(seen.starts_with("\x1b[H") && seen.matches("\x1b[H").count() > 1, "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_watched_list_that_nobody_looks_at_tells_what_has_changed() {
+    use std::io::{BufRead, BufReader};
+    let target = Target::start().await;
+    let server = populated(&target).await;
+    let here = Here::of(&server);
+    let mut command = here.command(&["queue", "list", "--watch", "--interval", "100ms"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let (mut lines, first) = tokio::task::spawn_blocking(move || {
+        let first: Vec<_> = lines.by_ref().take(3).collect();
+        (lines, first)
+    })
+    .await
+    .unwrap();
+    assert!(first[0].starts_with("queue\tstate\t") && first[2].starts_with("mail\topen\t"), "{first:?}");
+    assert_eq!(server.client.post("/queues/mail/pause", &json!({})).await.status, 200);
+    let next = tokio::task::spawn_blocking(move || lines.next()).await.unwrap();
+    assert!(next.is_some_and(|line| line.starts_with("mail\tpaused\t")), "only what has changed");
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+}
