@@ -54,6 +54,29 @@ pub(in crate::cli) fn cut(text: &str, max: usize) -> Cow<'_, str> {
     Cow::Owned(kept)
 }
 
+/// The text in lines of at most `room` columns, broken between words where that wastes less than half a line.
+pub(in crate::cli) fn wrap(text: &str, room: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let (mut line, mut filled) = (String::new(), 0);
+    for c in text.chars() {
+        let takes = c.width().unwrap_or(0);
+        if filled + takes > room && !line.is_empty() {
+            let rest = match line.rfind(' ') {
+                Some(at) if c != ' ' && at * 2 > line.len() => line.split_off(at),
+                Some(_) | None => String::new(),
+            };
+            lines.push(std::mem::replace(&mut line, rest.trim_start().to_owned()));
+            filled = width(&line);
+        }
+        if !(line.is_empty() && c == ' ') {
+            line.push(c);
+            filled += takes;
+        }
+    }
+    lines.push(line);
+    lines
+}
+
 /// A number with a comma at every thousand.
 pub(in crate::cli) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -116,6 +139,20 @@ mod tests {
         assert_eq!(cut("日本語", 4), "日…");
         assert_eq!(cut("abc", 1), "…");
         assert_eq!(cut("abc", 0), "");
+    }
+
+    #[test]
+    fn long_text_is_wrapped_and_nothing_is_lost() {
+        assert_eq!(wrap("connection refused by host", 12), ["connection", "refused by", "host"]);
+        assert_eq!(wrap("a bcdefghijkl", 6), ["a bcde", "fghijk", "l"]);
+        assert_eq!(wrap("日本語", 4), ["日本", "語"]);
+        assert_eq!(wrap("", 4), [""]);
+        let text = "calling http://127.0.0.1:9: error sending request: Connection refused (os error 111)";
+        for room in 1..100 {
+            let lines = wrap(text, room);
+            assert!(lines.iter().all(|line| width(line) <= room), "{room}: {lines:?}");
+            assert_eq!(lines.concat().replace(' ', ""), text.replace(' ', ""), "{room}");
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! One task for people: what it is, how it stands, and its attempts.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::cli::output::moment;
-use crate::cli::output::text::{cut, visible};
+use crate::cli::output::text::{visible, wrap};
 use crate::cli::output::{Cell, Column, Look, On, Page, Shown, palette};
 use crate::task::WallMs;
 
@@ -13,11 +14,13 @@ use super::seen::{AttemptSeen, TaskSeen, state_style};
 pub(in crate::cli) fn of(task: &TaskSeen, look: &Look, room: Option<usize>) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: String, style: anstyle::Style| {
-        let value = visible(&value).into_owned();
-        let value = room.map_or_else(|| value.clone(), |room| cut(&value, room.saturating_sub(11)).into_owned());
+        let lines = wrap(&visible(&value), room.map_or(usize::MAX, |room| room.saturating_sub(11).max(1)));
         let head = palette::HEAD;
-        if writeln!(out, "{head}{name:<10}{head:#} {style}{value}{style:#}").is_err() {
-            tracing::debug!("a string refused to grow");
+        for (index, line) in lines.iter().enumerate() {
+            let name = if index == 0 { name } else { "" };
+            if writeln!(out, "{head}{name:<10}{head:#} {style}{line}{style:#}").is_err() {
+                tracing::debug!("a string refused to grow");
+            }
         }
     };
     let plain = palette::PLAIN;
@@ -42,6 +45,9 @@ pub(in crate::cli) fn of(task: &TaskSeen, look: &Look, room: Option<usize>) -> S
     }
     if let Some(timeout) = &task.timeout {
         line("Timeout", timeout.clone(), plain);
+    }
+    if let Some(error) = &task.last_error {
+        line("Error", error.told(), palette::CARE);
     }
     if let Some(damaged) = &task.damaged {
         line("Damaged", damaged.clone(), palette::BAD);
@@ -71,7 +77,7 @@ impl Shown for AttemptSeen {
     const COLUMNS: &'static [Column] = &[
         Column::of("series").number(),
         Column::of("attempt").number(),
-        Column::of("started_at").at_least(24),
+        Column::of("started_at").at_least(13),
         Column::of("took").number().at_least(6).only(On::Table),
         Column::of("took_ms").number().only(On::Tsv),
         Column::of("result").elastic(),
@@ -82,20 +88,27 @@ impl Shown for AttemptSeen {
         &self.started_at
     }
 
-    fn cells(&self, _look: &Look) -> Vec<Cell> {
-        let took = moment::took(std::time::Duration::from_millis(self.took_ms));
+    fn cells(&self, look: &Look) -> Vec<Cell> {
+        let took = moment::took(Duration::from_millis(self.took_ms));
         let answer = self.response.as_ref().and_then(|response| response.text.as_deref());
         let style = if self.class == "ok" { palette::GOOD } else { palette::CARE };
         vec![
             Cell::new(self.series.to_string()),
             Cell::new(self.number.to_string()),
-            Cell::new(&self.started_at),
+            Cell::new(started(&self.started_at, look)),
             Cell::new(took),
             Cell::new(self.took_ms.to_string()),
             Cell::new(self.told()).styled(style),
             Cell::from(answer),
         ]
     }
+}
+
+/// The time of the day for people, if it was within the last one.
+fn started<'a>(text: &'a str, look: &Look) -> &'a str {
+    let recent = |then: WallMs| look.now.since(then) < Duration::from_secs(86_400);
+    let time = text.split_once('T').map(|(_, time)| time);
+    time.filter(|_| look.people && WallMs::parse(text).is_ok_and(recent)).unwrap_or(text)
 }
 
 #[cfg(test)]
