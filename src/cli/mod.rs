@@ -1,8 +1,8 @@
 //! The command line: one file for each command.
 //!
-//! Commands about this machine (`serve`, `config`) read the configuration ([`args::ServerOptions`]). All others are
-//! clients of the HTTP API, wherever the server is: [`connect`] finds it, [`client`] talks to it, [`output`] shows what
-//! it said, [`exit`] is how they end.
+//! Commands about this machine (`serve`, `config`) read the configuration (`args::ServerOptions`). All others are
+//! clients of the HTTP API, wherever the server is: `connect` finds it, `client` talks to it, `output` shows what
+//! it said, `exit` is how they end.
 
 mod args;
 mod call;

@@ -230,3 +230,33 @@ async fn a_task_is_followed_to_its_end() {
     let late = here.run(&["task", "watch", "later:1", "--within", "0s"]).await;
     assert!(late.failed(1).contains("later:1: still scheduled, not waited for any longer"));
 }
+
+#[tokio::test]
+async fn a_task_is_followed_over_a_restart_and_each_attempt_is_told_once() {
+    let target = Target::start().await;
+    let attempt = |number: u32, class: &str| {
+        json!({"ordinal": number, "series": 1, "number": number, "started_at": "2026-11-24T12:00:00.000Z", "took_ms": 5,
+            "class": class, "http_status": null, "error": null, "response": null})
+    };
+    let task = |status: &str, attempts: Value| {
+        let task = json!({"task_id": "t", "status": status, "attempt_count": 2, "attempts": attempts});
+        Reply::with(200, &[("content-type", "application/json")], task.to_string().as_bytes())
+    };
+    let stopping = br#"{"title":"the server is stopping","status":503,"code":"stopping","detail":"it stops"}"#;
+    target.on(
+        "/tasks/t",
+        [
+            task("retrying", json!([attempt(1, "connect")])),
+            Reply::with(503, &[], stopping),
+            task("retrying", json!([attempt(1, "connect")])),
+            task("succeeded", json!([attempt(1, "connect"), attempt(2, "ok")])),
+        ],
+    );
+    let here = Here::alone().with("SENDOFF_URL", &target.url("")).with("SENDOFF_KEY", "so_x_y");
+    let said = here.run(&["task", "watch", "t"]).await;
+    assert!(said.err.contains("it stops (stopping)") && said.err.contains("Still trying, for 30s"), "{said:?}");
+    assert!(said.err.ends_with("t: succeeded after 2 attempts\n"), "{said:?}");
+    let rows: Vec<_> = said.out.lines().map(|line| line.split('\t').nth(4).unwrap_or_default()).collect();
+    assert_eq!((said.code, rows.as_slice()), (0, ["result", "connect", "ok"].as_slice()));
+    assert_eq!(target.requests()[0].header("authorization"), Some("Bearer so_x_y"));
+}

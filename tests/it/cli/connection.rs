@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::support::process::Process;
 use crate::support::server::{Home, TestServer};
+use crate::support::target::{Reply, Target};
 
 use super::here::Here;
 
@@ -142,7 +143,6 @@ async fn without_any_server_here_it_says_what_is_missing() {
 
 #[tokio::test]
 async fn another_server_is_told_from_sendoff() {
-    use crate::support::target::{Reply, Target};
     let target = Target::start().await;
     target.on("/queues", [Reply::with(404, &[], b"<html>\x1b[2J")]);
     let server = TestServer::start().await;
@@ -151,4 +151,16 @@ async fn another_server_is_told_from_sendoff() {
     assert!(said.contains("answered 404, and not as sendoff does") && said.contains("<html>\\u{1b}[2J"), "{said}");
     target.on("/queues", [Reply::with(200, &[], b"{}")]);
     assert!(here.run(&["queue", "list"]).await.failed(1).contains("the server's list of queues is missing"));
+}
+
+#[tokio::test]
+async fn proxies_are_for_servers_elsewhere() {
+    let (server, proxy) = (TestServer::start().await, Target::start().await);
+    let here = Here::of(&server).with("http_proxy", &proxy.url("")).with("https_proxy", &proxy.url(""));
+    assert_eq!(here.run(&["queue", "list", "-o", "name"]).await.ok(), "default\n");
+    assert_eq!(proxy.requests(), [], "a server on this machine is asked itself");
+    // A name that exists nowhere (RFC 6761): only the proxy can be asked for it.
+    let said = here.run(&["queue", "list", "--url", "http://queue.invalid"]).await;
+    assert_eq!(proxy.requests().first().map(|request| request.path.as_str()), Some("http://queue.invalid/queues"));
+    assert!(said.err.contains("warning: the API key goes to http://queue.invalid unencrypted"), "{said:?}");
 }

@@ -7,8 +7,19 @@ use tempfile::TempDir;
 
 use crate::support::server::TestServer;
 
-/// What changes colours and widths.
-const OF_TERMINALS: [&str; 4] = ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS"];
+/// What changes colours, widths, and the way to a server.
+const OF_OTHERS: [&str; 10] = [
+    "NO_COLOR",
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+    "COLUMNS",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+];
 
 /// A directory of its own to call `sendoff` in, and the server that its variables name.
 pub(super) struct Here {
@@ -96,7 +107,7 @@ impl Here {
     fn program(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         for (name, _) in
-            std::env::vars().filter(|(name, _)| name.starts_with("SENDOFF_") || OF_TERMINALS.contains(&&**name))
+            std::env::vars().filter(|(name, _)| name.starts_with("SENDOFF_") || OF_OTHERS.contains(&&**name))
         {
             command.env_remove(name);
         }

@@ -1,10 +1,10 @@
 //! On a pseudo-terminal: tables, their width, colours, questions, redrawing.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
 
+use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::json;
@@ -29,8 +29,8 @@ impl Terminal {
         let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&master, size).expect("a size");
         let name = ptsname(&master, Vec::new()).expect("a name").into_string().expect("text");
-        let slave = File::options().read(true).write(true).open(name).expect("its other side");
-        let end = || Stdio::from(OwnedFd::from(slave.try_clone().expect("a handle")));
+        let slave = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("its other side");
+        let end = || Stdio::from(slave.try_clone().expect("a handle"));
         let mut command = here.command(words);
         command.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().expect("it starts");
@@ -184,25 +184,55 @@ async fn a_watched_list_is_drawn_anew_on_a_terminal() {
     assert!(seen.starts_with("\x1b[H") && seen.matches("\x1b[H").count() > 1, "{seen:?}");
 }
 
+/// A command whose lines are read as they come.
+struct Lines {
+    child: Child,
+    lines: Option<BufReader<std::process::ChildStdout>>,
+}
+
+impl Lines {
+    fn start(here: &Here, words: &[&str]) -> Self {
+        let mut child = here.command(words).stdout(Stdio::piped()).spawn().expect("it starts");
+        let lines = child.stdout.take().map(BufReader::new);
+        Self { child, lines }
+    }
+
+    /// The next lines, beside the server in this process.
+    async fn next(&mut self, count: usize) -> Vec<String> {
+        let mut reader = self.lines.take().expect("it is read by nobody else");
+        let (reader, lines) = tokio::task::spawn_blocking(move || {
+            let lines = reader.by_ref().lines().take(count).map_while(Result::ok).collect();
+            (reader, lines)
+        })
+        .await
+        .expect("lines");
+        self.lines = Some(reader);
+        lines
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        // It has no end of its own; an error here says that it has ended all the same.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
 #[tokio::test]
-async fn a_watched_list_that_nobody_looks_at_tells_what_has_changed() {
-    use std::io::{BufRead, BufReader};
+async fn what_is_watched_and_nobody_looks_at_is_told_when_it_changes() {
     let target = Target::start().await;
     let server = populated(&target).await;
     let here = Here::of(&server);
-    let mut command = here.command(&["queue", "list", "--watch", "--interval", "100ms"]);
-    let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
-    let (mut lines, first) = tokio::task::spawn_blocking(move || {
-        let first: Vec<_> = lines.by_ref().take(3).collect();
-        (lines, first)
-    })
-    .await
-    .unwrap();
+    let mut queues = Lines::start(&here, &["queue", "list", "--watch", "--interval", "100ms"]);
+    let first = queues.next(3).await;
     assert!(first[0].starts_with("queue\tstate\t") && first[2].starts_with("mail\topen\t"), "{first:?}");
     assert_eq!(server.client.post("/queues/mail/pause", &json!({})).await.status, 200);
-    let next = tokio::task::spawn_blocking(move || lines.next()).await.unwrap();
-    assert!(next.is_some_and(|line| line.starts_with("mail\tpaused\t")), "only what has changed");
-    child.kill().expect("it runs");
-    child.wait().expect("it ends");
+    let next = queues.next(1).await;
+    assert!(next[0].starts_with("mail\tpaused\t"), "only what has changed: {next:?}");
+
+    let mut task = Lines::start(&here, &["task", "get", "later:1", "--watch", "--interval", "100ms", "-o", "jsonl"]);
+    assert!(task.next(1).await[0].contains(r#""status":"scheduled""#));
+    assert_eq!(server.client.delete("/tasks/later:1").await.status, 200);
+    assert!(task.next(1).await[0].contains(r#""status":"cancelled""#));
 }
