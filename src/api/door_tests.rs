@@ -3,10 +3,11 @@
 use axum::body::Body as HttpBody;
 use serde_json::json;
 
+use crate::queue::command::Request;
 use crate::task::Span;
 use crate::task::limits::{
-    BODIES_IN_FLIGHT_BYTES_MAX, IDEMPOTENCY_KEY_LEN_MAX, PAYLOAD_BYTES_DEFAULT, REQUEST_ID_LEN_MAX,
-    TASK_ENVELOPE_BYTES_MAX,
+    BATCH_BYTES_MAX, BODIES_IN_FLIGHT_BYTES_MAX, IDEMPOTENCY_KEY_LEN_MAX, LINES_PIECE_BYTES, PAYLOAD_BYTES_DEFAULT,
+    REQUEST_ID_LEN_MAX, TASK_ENVELOPE_BYTES_MAX,
 };
 
 use super::rig_tests::{TASK, accepting, advance_soon, idle};
@@ -89,7 +90,12 @@ async fn bodies_are_refused_by_type_size_and_form() {
         assert_eq!(got.problem(), (415, "unsupported_media_type".to_owned()), "{given}");
     }
     let ndjson = [("content-type", "application/x-ndjson")];
-    assert_eq!(bench.call_with("POST", "/tasks/batch", &ndjson, TASK).await.problem().0, 415);
+    let got = bench.call_with("POST", "/tasks", &ndjson, TASK).await;
+    assert_eq!(got.problem().0, 415);
+    assert!(!got.text.contains("send `Content-Type: application/x-ndjson"), "only batches come as lines: {got:?}");
+    let got = bench.call_with("POST", "/tasks/batch", &[("content-type", "text/plain")], TASK).await;
+    let both = "send `Content-Type: application/json` or `Content-Type: application/x-ndjson`";
+    assert!(got.problem().0 == 415 && got.text.contains(both), "{got:?}");
     let got = bench.call_with("POST", "/tasks", &[("content-encoding", "gzip")], TASK).await;
     assert_eq!(got.problem().0, 415);
     for fine in ["application/json; charset=\"UTF-8\"", "Application/JSON;x=y"] {
@@ -147,6 +153,88 @@ async fn a_body_that_does_not_arrive_times_out() {
     assert_eq!(bench.send("POST", "/tasks", &json, broken).await.problem().1, "body_unreadable");
 }
 
+const LINES: [(&str, &str); 2] = [("authorization", "Bearer so_test_secret"), ("content-type", "application/x-ndjson")];
+
+/// A body that arrives in these pieces.
+fn pieces(pieces: Vec<String>) -> HttpBody {
+    HttpBody::from_stream(futures_util::stream::iter(pieces.into_iter().map(Ok::<_, std::io::Error>)))
+}
+
+#[tokio::test]
+async fn lines_are_a_batch_read_as_they_arrive() {
+    let bench = accepting();
+    let all = bench.api.bodies().available_permits();
+    let line = format!("{TASK}\n");
+    let got = bench
+        .send("POST", "/tasks/batch", &LINES, pieces(vec![line.repeat(3), line[..9].to_owned(), line[9..].to_owned()]))
+        .await;
+    assert_eq!((got.status.as_u16(), got.json()["task_ids"].as_array().unwrap().len()), (201, 4));
+
+    // More than one piece of reading, each piece arriving whole.
+    let many = LINES_PIECE_BYTES / line.len() + 1;
+    let got = bench.send("POST", "/tasks/batch", &LINES, pieces(vec![line.repeat(many), line.repeat(2)])).await;
+    assert_eq!(got.json()["task_ids"].as_array().map(Vec::len), Some(many + 2), "{got:?}");
+    let got = bench.send("POST", "/tasks/batch", &LINES, pieces(vec![line.repeat(many), format!("{line}7\n")])).await;
+    assert_eq!(got.problem(), (422, "invalid_task".to_owned()));
+    let at = format!("/{}: line {}: expected an object, found a number", many + 1, many + 2);
+    assert_eq!(got.json()["detail"], at);
+
+    // At most 32 MiB, declared or not.
+    let body_of = |bytes: usize| {
+        let blank = bytes - line.len();
+        let whole = (0..blank / 1024).map(|_| "\n".repeat(1024));
+        pieces(whole.chain(["\n".repeat(blank % 1024), line.clone()]).collect())
+    };
+    assert_eq!(bench.send("POST", "/tasks/batch", &LINES, body_of(BATCH_BYTES_MAX)).await.status, 201);
+    let got = bench.send("POST", "/tasks/batch", &LINES, body_of(BATCH_BYTES_MAX + 1)).await;
+    assert_eq!(got.problem(), (413, "body_too_large".to_owned()));
+    assert_eq!(bench.api.bodies().available_permits(), all, "every byte was given back");
+}
+
+#[tokio::test]
+async fn lines_stop_being_read_once_they_are_hopeless_and_never_hold_more_than_the_budget() {
+    let bench = accepting();
+    // What follows never comes: whoever waited for it would be told `body_timeout`, if the clock moved.
+    let hopeless = "7\n".repeat(LINES_PIECE_BYTES);
+    let first = futures_util::stream::iter([Ok::<_, std::io::Error>(hopeless)]);
+    let body = HttpBody::from_stream(futures_util::StreamExt::chain(first, futures_util::stream::pending()));
+    assert_eq!(bench.send("POST", "/tasks/batch", &LINES, body).await.problem(), (422, "invalid_task".to_owned()));
+
+    let all = bench.api.bodies().available_permits();
+    let line = format!("{TASK}\n");
+    let taken = bench.api.bodies().try_acquire_many(u32::try_from(all - 2 * line.len()).unwrap()).unwrap();
+    let two = pieces(vec![line.clone(), line.clone()]);
+    assert_eq!(bench.send("POST", "/tasks/batch", &LINES, two).await.status, 201, "just fits");
+    let three = pieces(vec![line.clone(), line.clone(), line.clone()]);
+    assert_eq!(bench.send("POST", "/tasks/batch", &LINES, three).await.problem(), (503, "busy".to_owned()));
+    drop(taken);
+    assert_eq!(bench.api.bodies().available_permits(), all, "every byte was given back");
+
+    let never = HttpBody::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+    let (got, ()) = tokio::join!(bench.send("POST", "/tasks/batch", &LINES, never), advance_soon(&bench.hand, 60));
+    assert_eq!(got.problem(), (408, "body_timeout".to_owned()));
+    let declared = [LINES[0], LINES[1], ("content-length", "33554433")];
+    assert_eq!(bench.send("POST", "/tasks/batch", &declared, HttpBody::empty()).await.problem().0, 413);
+}
+
+#[tokio::test]
+async fn the_engine_is_asked_for_lines_as_for_an_array() {
+    let bench = accepting();
+    let keyed = [("content-type", "application/x-ndjson"), ("idempotency-key", "k")];
+    let body = format!("{TASK}\n\n{TASK}\n");
+    for sent in [&body, &body, &format!("{body}\n")] {
+        assert_eq!(bench.call_with("POST", "/v1/tasks/batch", &keyed, sent).await.status, 201);
+    }
+    let asked = bench.asked.lock().unwrap();
+    let key = |request: &Request| {
+        let Request::Accept(accept) = request else { panic!("{request:?}") };
+        accept.idempotency.unwrap()
+    };
+    let keys: Vec<_> = asked.iter().map(key).collect();
+    assert_eq!((keys[0], keys[0].hash), (keys[1], keys[2].hash));
+    assert_ne!(keys[0].digest, keys[2].digest, "another raw body");
+}
+
 #[tokio::test]
 async fn idempotency_keys_have_bounds() {
     let bench = accepting();
@@ -186,6 +274,8 @@ async fn a_panic_is_an_answer() {
     for (path, body) in [("/tasks", body.to_owned()), ("/tasks/batch", format!("[{body}]"))] {
         assert_eq!(bench.call("POST", path, &body).await.problem(), (500, "internal".to_owned()));
     }
+    let got = bench.send("POST", "/tasks/batch", &LINES, HttpBody::from(body)).await;
+    assert_eq!(got.problem(), (500, "internal".to_owned()));
     let told = bench.told.lock().unwrap();
     assert!(
         told.iter().all(|access| access.cause.as_ref().is_some_and(|cause| cause.contains("panicked"))),

@@ -179,6 +179,19 @@ impl Problem {
         self
     }
 
+    /// The same with the number of the line before each fault of a task (pointers `/INDEX…`). `line_of` has the line of
+    /// each task, by index.
+    pub(super) fn on_lines(mut self, line_of: &[usize]) -> Self {
+        for item in &mut self.errors {
+            let Place::Pointer(pointer) = &item.place else { continue };
+            let index = pointer.split('/').nth(1).and_then(|index| index.parse::<usize>().ok());
+            if let Some(line) = index.and_then(|index| line_of.get(index)) {
+                item.detail = format!("line {line}: {}", item.detail);
+            }
+        }
+        self.summed_up()
+    }
+
     /// No key, or one that nobody holds (`rejected`): RFC 6750 section 3.
     pub(super) fn unauthenticated(rejected: bool) -> Self {
         let (detail, challenge) = if rejected {

@@ -180,7 +180,7 @@ fn no_such_word<const N: usize>(kind: &str, text: &str, words: [&str; N]) -> Str
 pub(super) struct RawBody {
     /// Its bytes.
     pub(super) bytes: Bytes,
-    _budget: Option<OwnedSemaphorePermit>,
+    _budget: Budget,
 }
 
 /// Reads a JSON body of at most `limit` bytes as text. Refuses other media types and content encodings, more bytes than
@@ -216,15 +216,16 @@ impl RawBody {
 }
 
 async fn read_body(api: &Api, headers: &HeaderMap, body: Body, limit: usize) -> Result<RawBody, Problem> {
-    let too_large =
-        || Problem::new(Code::BodyTooLarge, format!("the body of this request may have at most {limit} bytes"));
-    let declared = one_header(headers, &header::CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
-    if declared.is_some_and(|bytes| bytes > limit as u64) {
-        return Err(too_large());
-    }
-    let read = collect(api, body, limit);
+    let mut arriving = Arriving::new(api, headers, body, limit)?;
+    let mut budget = Budget::default();
+    let bytes = in_time(api, arriving.piece(usize::MAX, &mut budget)).await?;
+    Ok(RawBody { bytes, _budget: budget })
+}
+
+/// Gives a body [`BODY_READ_MAX`] to arrive.
+pub(super) async fn in_time<T>(api: &Api, read: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
     tokio::select! {
-        result = read => result?.ok_or_else(too_large),
+        result = read => result,
         () = api.clock().sleep(BODY_READ_MAX.to_duration()) => Err(Problem::new(
             Code::BodyTimeout,
             format!("the body has to arrive within {BODY_READ_MAX}"),
@@ -232,52 +233,123 @@ async fn read_body(api: &Api, headers: &HeaderMap, body: Body, limit: usize) -> 
     }
 }
 
-/// The bytes of a body, `None` when there are more than `limit`. Takes its share of the budget as bytes arrive: who
-/// declares much and sends little holds up nobody.
-async fn collect(api: &Api, mut body: Body, limit: usize) -> Result<Option<RawBody>, Problem> {
-    let mut bytes = BytesMut::new();
-    let mut budget: Option<OwnedSemaphorePermit> = None;
-    while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| Problem::new(Code::BodyUnreadable, format!("the body broke off: {error}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if bytes.len().saturating_add(data.len()) > limit {
-            return Ok(None);
-        }
-        let share =
-            u32::try_from(data.len()).ok().and_then(|len| api.bodies().clone().try_acquire_many_owned(len).ok());
+/// A share of the budget of all request bodies: given back when it is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Budget(Option<OwnedSemaphorePermit>);
+
+impl Budget {
+    fn add(&mut self, api: &Api, bytes: usize) -> Result<(), Problem> {
+        let share = u32::try_from(bytes).ok().and_then(|len| api.bodies().clone().try_acquire_many_owned(len).ok());
         let Some(share) = share else {
             return Err(Problem::new(Code::Busy, "too many request bodies are being read: nothing was done"));
         };
-        match &mut budget {
+        match &mut self.0 {
             Some(budget) => budget.merge(share),
-            None => budget = Some(share),
+            None => self.0 = Some(share),
         }
-        bytes.extend_from_slice(&data);
+        Ok(())
     }
-    Ok(Some(RawBody { bytes: bytes.freeze(), _budget: budget }))
+}
+
+/// A body of at most `limit` bytes, piece by piece.
+pub(super) struct Arriving {
+    api: Api,
+    body: Body,
+    limit: usize,
+    read: usize,
+}
+
+impl Arriving {
+    /// Refuses at once a body that declares more than `limit` bytes.
+    pub(super) fn new(api: &Api, headers: &HeaderMap, body: Body, limit: usize) -> Result<Self, Problem> {
+        let declared = one_header(headers, &header::CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
+        if declared.is_some_and(|bytes| bytes > limit as u64) {
+            return Err(too_large(limit));
+        }
+        Ok(Self { api: api.clone(), body, limit, read: 0 })
+    }
+
+    /// The next piece; `None` at the end. Takes its share of the budget as bytes arrive: who declares much and sends
+    /// little holds up nobody.
+    async fn next(&mut self, budget: &mut Budget) -> Result<Option<Bytes>, Problem> {
+        while let Some(frame) = self.body.frame().await {
+            let frame =
+                frame.map_err(|error| Problem::new(Code::BodyUnreadable, format!("the body broke off: {error}")))?;
+            let Ok(piece) = frame.into_data() else { continue };
+            self.read = self.read.saturating_add(piece.len());
+            if self.read > self.limit {
+                return Err(too_large(self.limit));
+            }
+            budget.add(&self.api, piece.len())?;
+            return Ok(Some(piece));
+        }
+        Ok(None)
+    }
+
+    /// What arrives until there are `size` bytes or more of it; fewer only at the end.
+    pub(super) async fn piece(&mut self, size: usize, budget: &mut Budget) -> Result<Bytes, Problem> {
+        let mut piece = BytesMut::new();
+        while piece.len() < size {
+            let Some(more) = self.next(budget).await? else { break };
+            piece.extend_from_slice(&more);
+        }
+        Ok(piece.freeze())
+    }
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::new(Code::BodyTooLarge, format!("the body of this request may have at most {limit} bytes"))
+}
+
+/// What the body of a batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BatchMedia {
+    /// One JSON array.
+    Array,
+    /// One task a line.
+    Lines,
+}
+
+const JSON: &str = "application/json";
+/// The name that NDJSON goes by (ndjson-spec section 3.2); it is not registered.
+const NDJSON: &str = "application/x-ndjson";
+
+/// Tells an array from lines by `Content-Type`, and refuses everything else.
+pub(super) fn batch_media(headers: &HeaderMap) -> Result<BatchMedia, Problem> {
+    match media_among(headers, &[JSON, NDJSON])? {
+        0 => Ok(BatchMedia::Array),
+        _ => Ok(BatchMedia::Lines),
+    }
 }
 
 /// Refuses what is not JSON as it stands.
 fn media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    media_among(headers, &[JSON]).map(|_only| ())
+}
+
+/// Which of the `known` media types the body has; anything else is refused.
+fn media_among(headers: &HeaderMap, known: &[&str]) -> Result<usize, Problem> {
     let refuse = |detail: String| Err(Problem::new(Code::UnsupportedMediaType, detail));
+    let wanted = || {
+        let each: Vec<_> = known.iter().map(|media| format!("`Content-Type: {media}`")).collect();
+        format!("send {}", each.join(" or "))
+    };
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     if encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return refuse("content encodings are not understood: send the body as it is".to_owned());
     }
-    let Some(given) = one_header(headers, &header::CONTENT_TYPE) else {
-        return refuse("send `Content-Type: application/json`".to_owned());
-    };
+    let Some(given) = one_header(headers, &header::CONTENT_TYPE) else { return refuse(wanted()) };
     let mut parts = given.split(';').map(str::trim);
-    if !parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
-        return refuse(format!("`{}` is not understood: send `Content-Type: application/json`", clip(given)));
-    }
+    let essence = parts.next().unwrap_or_default();
+    let Some(which) = known.iter().position(|media| essence.eq_ignore_ascii_case(media)) else {
+        return refuse(format!("`{}` is not understood: {}", clip(given), wanted()));
+    };
     let charset = parts.filter_map(|part| part.split_once('=')).find(|(name, _)| name.eq_ignore_ascii_case("charset"));
     match charset {
         Some((_, value)) if !value.trim_matches('"').eq_ignore_ascii_case("utf-8") => {
             refuse(format!("charset `{}` is not understood: JSON is UTF-8", clip(value)))
         }
-        Some(_) | None => Ok(()),
+        Some(_) | None => Ok(which),
     }
 }
 

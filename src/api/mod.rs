@@ -19,6 +19,7 @@ mod door_tests;
 mod error;
 mod extract;
 mod layers;
+mod lines;
 mod ops;
 mod queues;
 #[cfg(test)]

@@ -116,6 +116,11 @@ async fn refusals_of_the_engine_have_their_codes() {
             assert!(pointer.as_str().unwrap().starts_with("/1/"), "{pointer}");
             let single = bench.call("POST", "/tasks", TASK).await.json();
             assert!(!single["errors"][0]["pointer"].as_str().unwrap().starts_with("/1/"));
+            let lines = [("content-type", "application/x-ndjson")];
+            let got = bench.call_with("POST", "/tasks/batch", &lines, &format!("{TASK}\n\n{TASK}")).await.json();
+            assert_eq!(got["errors"][0]["pointer"], pointer);
+            assert!(got["errors"][0]["detail"].as_str().unwrap().starts_with("line 3: "), "{got}");
+            assert!(got["detail"].as_str().unwrap().contains("line 3: "), "{got}");
         }
         if code == "unknown_queue" {
             assert!(got.json()["detail"].as_str().unwrap().ends_with("did you mean `default`?"));

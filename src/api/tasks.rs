@@ -40,7 +40,7 @@ pub(super) async fn create(
     let raw = json_body(&api, &parts.headers, body, limit.saturating_add(TASK_ENVELOPE_BYTES_MAX)).await?;
     let now = api.clock().now().wall;
     let spec = one(raw.text()?, &rules(&api, now, key.is_some()))?;
-    let idempotency = idempotency(&caller, &at, key, &raw.bytes);
+    let idempotency = idempotency(&caller, &at, key, digest(&raw.bytes));
     let accepted = api.queues().accept(Accept { specs: vec![spec], idempotency }).await;
     match accepted.map_err(|error| Problem::accept(error, false))? {
         Accepted::New { first, .. } => {
@@ -75,9 +75,9 @@ pub(super) fn rules(api: &Api, now: WallMs, keyed: bool) -> Rules<'_> {
     Rules { now, payload_bytes_max: wiring.payload_bytes_max, check: &wiring.check_payload, keyed }
 }
 
-/// The key as the engine knows it: its scope is caller, method, and path without `/v1`.
-pub(super) fn idempotency(caller: &Caller, at: &Prefixed, key: Option<&str>, body: &[u8]) -> Option<Idempotency> {
-    key.map(|key| Idempotency { hash: idempotency_hash(&caller.id, "POST", &at.path, key), digest: digest(body) })
+/// The key as the engine knows it, with the digest of the raw body: its scope is caller, method, and path without `/v1`.
+pub(super) fn idempotency(caller: &Caller, at: &Prefixed, key: Option<&str>, digest: u128) -> Option<Idempotency> {
+    key.map(|key| Idempotency { hash: idempotency_hash(&caller.id, "POST", &at.path, key), digest })
 }
 
 /// A task with its history, as an answer.

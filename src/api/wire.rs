@@ -38,6 +38,11 @@ impl Findings {
         self.add(Code::InvalidTask, Fault::new(at, detail));
     }
 
+    /// Whether nothing was found.
+    pub(super) fn is_empty(&self) -> bool {
+        self.code.is_none()
+    }
+
     /// Whether further faults would be dropped.
     pub(super) fn is_full(&self) -> bool {
         self.faults.len() >= FAULTS_REPORTED_MAX

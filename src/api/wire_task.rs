@@ -84,21 +84,60 @@ pub(super) fn batch(body: &str, rules: &Rules<'_>) -> Result<Vec<TaskSpec>, Prob
         findings.invalid("", format!("a batch has 1 to {BATCH_TASKS_MAX} tasks, this one has {}", items.len()));
         return findings.or_problem(None);
     }
-    let mut specs = Vec::with_capacity(items.len());
-    let mut names = HashSet::new();
-    for (index, item) in items.iter().enumerate() {
-        let at = format!("/{index}");
-        if let Some(spec) = task(item.get(), &at, rules, &mut findings) {
-            if let Some(name) = spec.name.clone().filter(|name| !names.insert(name.clone())) {
-                findings.invalid(format!("{at}/task_id"), format!("`{name}` is given twice in this batch"));
-            }
-            specs.push(spec);
-        }
-        if findings.is_full() {
+    let mut read = Batch { findings, ..Batch::default() };
+    for item in &items {
+        read.add(item.get(), rules);
+        if read.findings.is_full() {
             break;
         }
     }
-    findings.or_problem(Some(specs))
+    read.finish()
+}
+
+/// The tasks of a batch as they are read, one after the other.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// How many there were, faulty ones included: the index of the next.
+    pub(super) count: usize,
+    /// What is wrong with them.
+    pub(super) findings: Findings,
+    specs: Vec<TaskSpec>,
+    names: HashSet<TaskName>,
+}
+
+impl Batch {
+    /// Reads the next task. Once there is a fault none of them can be accepted, and none is kept.
+    pub(super) fn add(&mut self, text: &str, rules: &Rules<'_>) {
+        let at = format!("/{}", self.count);
+        self.count += 1;
+        if let Some(spec) = task(text, &at, rules, &mut self.findings) {
+            if let Some(name) = spec.name.clone().filter(|name| !self.names.insert(name.clone())) {
+                self.findings.invalid(format!("{at}/task_id"), format!("`{name}` is given twice in this batch"));
+            }
+            self.specs.push(spec);
+        }
+        if !self.findings.is_empty() {
+            self.specs = Vec::new();
+        }
+    }
+
+    /// Counts a task that cannot even be read.
+    pub(super) fn refuse(&mut self, code: Code, detail: String) {
+        self.findings.add(code, Fault::new(format!("/{}", self.count), detail));
+        self.count += 1;
+        self.specs = Vec::new();
+    }
+
+    /// How many tasks are held.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.specs.len()
+    }
+
+    /// All tasks, or the faults of all of them.
+    pub(super) fn finish(self) -> Result<Vec<TaskSpec>, Problem> {
+        self.findings.or_problem(Some(self.specs))
+    }
 }
 
 /// Reads one task at `at`. What it gives is whole only if nothing was found.

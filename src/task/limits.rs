@@ -75,6 +75,8 @@ pub const TASK_ENVELOPE_BYTES_MAX: usize = 64 * 1024;
 pub const BATCH_TASKS_MAX: usize = 10_000;
 /// Body of a batch request, in bytes.
 pub const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of a batch of lines that are read off the threads that serve others in one go.
+pub const LINES_PIECE_BYTES: usize = 256 * 1024;
 /// Body of any other request, in bytes.
 pub const SMALL_BODY_BYTES_MAX: usize = 64 * 1024;
 /// All request bodies being read at one time, in bytes.

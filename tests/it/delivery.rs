@@ -305,6 +305,37 @@ async fn a_batch_is_accepted_whole_or_not_at_all() {
     assert_eq!(server.client.all_tasks().await.len(), 100, "nothing of it was accepted");
 }
 
+#[tokio::test]
+async fn lines_are_accepted_whole_or_not_at_all_and_once_a_key() {
+    let (server, target) = stage().await;
+    let send = async |key: &str, body: String| {
+        let request = server.client.request(reqwest::Method::POST, "/tasks/batch");
+        let request = request.header("content-type", "application/x-ndjson").header("idempotency-key", key);
+        server.client.send(request.body(body)).await.expect("an answer")
+    };
+    let each: Vec<_> = (0..100).map(|n| task(&target.url(&format!("/{n}")), &json!({})).to_string()).collect();
+    let lines = each.join("\r\n\n") + "\r\n\n";
+    let answer = send("k", lines.clone()).await;
+    assert_eq!(answer.status, 201, "{:?}", answer.body);
+    for (n, id) in list(&answer.body["task_ids"]).iter().enumerate() {
+        let task = server.until(id.as_str().unwrap(), "succeeded").await;
+        assert_eq!(task["payload"]["url"], target.url(&format!("/{n}")), "in order");
+    }
+    let again = send("k", lines.clone()).await;
+    assert_eq!((again.status.as_u16(), &again.body), (200, &answer.body));
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    let other = send("k", lines.clone() + "\n").await;
+    assert_eq!(code(&other), (422, "idempotency_mismatch"));
+
+    let unknown_queue = task(&target.url("/new"), &json!({"queue": "nowhere"})).to_string();
+    let refused = send("l", format!("{lines}{unknown_queue}")).await;
+    assert_eq!(code(&refused), (422, "unknown_queue"));
+    let error = &list(&refused.body["errors"])[0];
+    assert_eq!(error["pointer"], "/100/queue");
+    assert_eq!(error["detail"], "line 201: there is no queue `nowhere`");
+    assert_eq!(server.client.all_tasks().await.len(), 100, "nothing of it was accepted");
+}
+
 /// Sends the same request a thousand times at once, and checks that it made one task and one call.
 async fn check_a_thousand_make_one(request: impl Fn(&TestServer, &Value) -> reqwest::RequestBuilder, more: &Value) {
     let (server, target) = stage().await;

@@ -276,8 +276,37 @@ fn hash128(parts: &[&[u8]]) -> u128 {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    let full = hash.finalize();
-    full.iter().take(16).fold(0, |bits, byte| (bits << 8) | u128::from(*byte))
+    first_128_bits(hash)
+}
+
+fn first_128_bits(hash: Sha256) -> u128 {
+    hash.finalize().iter().take(16).fold(0, |bits, byte| (bits << 8) | u128::from(*byte))
+}
+
+/// The digest of content whose length is not known when it begins. Never the [`digest`] of the same content.
+#[derive(Debug, Clone)]
+pub struct RunningDigest(Sha256);
+
+impl Default for RunningDigest {
+    fn default() -> Self {
+        const TAG: &[u8] = b"stream";
+        let mut hash = Sha256::new();
+        hash.update((TAG.len() as u64).to_be_bytes());
+        hash.update(TAG);
+        Self(hash)
+    }
+}
+
+impl RunningDigest {
+    /// Takes the next piece: how content is cut into pieces does not matter.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The digest of everything so far.
+    pub fn finish(self) -> u128 {
+        first_128_bits(self.0)
+    }
 }
 
 #[cfg(test)]
@@ -291,5 +320,20 @@ mod tests {
         assert_ne!(idempotency_hash("ab", "c", "d", "e"), idempotency_hash("a", "bc", "d", "e"));
         assert_eq!(digest(b"x"), digest(b"x"));
         assert_ne!(digest(b"x"), digest(b"y"));
+    }
+
+    #[test]
+    fn a_running_digest_is_of_the_content_however_it_is_cut() {
+        let of = |pieces: &[&[u8]]| {
+            let mut running = RunningDigest::default();
+            for piece in pieces {
+                running.update(piece);
+            }
+            running.finish()
+        };
+        assert_eq!(of(&[b"ab", b"", b"c"]), of(&[b"abc"]));
+        assert_ne!(of(&[b"abc"]), of(&[b"abcd"]));
+        assert_ne!(of(&[]), of(&[b"\0"]));
+        assert_ne!(of(&[b"abc"]), digest(b"abc"));
     }
 }
