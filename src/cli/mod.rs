@@ -5,6 +5,7 @@
 //! it said, `exit` is how they end.
 
 mod args;
+mod bulk;
 mod call;
 mod client;
 mod completions;

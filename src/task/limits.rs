@@ -198,6 +198,26 @@ pub const CLIENT_SILENCE_MAX: Span = Span::from_secs(30);
 /// How often the command line looks again at most.
 pub const LOOK_INTERVAL_MIN: Span = Span::from_millis(100);
 
+/// Tasks that `task create -f` sends in one request. Part of where a file is cut: with another number a repeat after an
+/// upgrade would create again.
+pub const BULK_CHUNK_TASKS: usize = 5_000;
+/// Bytes of lines in one of its requests, unless one line alone has more. Part of where a file is cut.
+pub const BULK_CHUNK_BYTES: usize = 4 * 1024 * 1024;
+/// Longest line that it takes, in bytes: what the most generous server takes.
+pub const BULK_LINE_BYTES_MAX: usize = 10 * 1024 * 1024 + TASK_ENVELOPE_BYTES_MAX;
+/// Its requests in flight.
+pub const BULK_IN_FLIGHT: usize = 4;
+/// First pause before it tries again.
+pub const BULK_RETRY_PAUSE_MIN: Span = Span::from_millis(250);
+/// Longest pause before it tries again, unless the server asks for more.
+pub const BULK_RETRY_PAUSE_MAX: Span = Span::from_secs(10);
+/// How long the command line waits for bulk redrive and purge.
+pub const BULK_ANSWER_MAX: Span = Span::from_secs(3_600);
+/// How long `queue wait` goes on without a server.
+pub const UNREACHABLE_MAX: Span = Span::from_secs(300);
+/// Time between two lines of progress where there is no terminal.
+pub const PROGRESS_LINE_EVERY: Span = Span::from_secs(10);
+
 /// A configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 /// How deep maps and lists of a configuration may be nested.
@@ -227,6 +247,9 @@ const _: () = assert!(PAGE_MAX <= PAGE_ROWS_SCANNED_MAX);
 const _: () = assert!(PAGE_MAX.div_ceil(PAGE_STEP_ROWS) * PAGE_STEP_ROWS <= PAGE_ROWS_SCANNED_MAX);
 const _: () = assert!(RESPONSE_HEAD_BYTES_MAX <= RESPONSE_DRAIN_BYTES_MAX);
 const _: () = assert!(WAIT_MAX.as_millis() < CLIENT_ANSWER_MAX.as_millis());
+const _: () = assert!(BULK_CHUNK_TASKS <= BATCH_TASKS_MAX);
+const _: () = assert!(BULK_LINE_BYTES_MAX as u64 == PAYLOAD_BYTES_MAX + TASK_ENVELOPE_BYTES_MAX as u64);
+const _: () = assert!(BULK_CHUNK_BYTES <= BATCH_BYTES_MAX && BULK_LINE_BYTES_MAX < BATCH_BYTES_MAX);
 const _: () = assert!(BALLAST_BYTES <= RESERVE_BYTES_MIN);
 
 #[cfg(test)]

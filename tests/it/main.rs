@@ -4,6 +4,8 @@
 //! its free functions are test code too.
 
 #[cfg(test)]
+mod bulk;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod crash;

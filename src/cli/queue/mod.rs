@@ -2,6 +2,7 @@
 
 mod detail;
 mod seen;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,8 @@ pub(super) enum QueueCommand {
     /// Start attempts again.
     #[command(after_help = "Examples:\n  sendoff queue resume mail")]
     Resume(Names),
+    /// Wait until nothing is left to do: no task is scheduled, queued, running or retrying.
+    Wait(wait::Wait),
 }
 
 /// Which queues.
@@ -59,6 +62,7 @@ pub(super) fn run(command: QueueCommand, options: &ClientOptions, before: &Serve
         QueueCommand::Get(get) => show(context, &get.names).await,
         QueueCommand::Pause(pause) => each(context, &pause.names, Method::POST, Some("pause")).await,
         QueueCommand::Resume(resume) => each(context, &resume.names, Method::POST, Some("resume")).await,
+        QueueCommand::Wait(wait) => wait::run(wait, context).await,
     })
 }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::cli::args::{duration, label, queue_name, task_type};
+use crate::cli::bulk::create::{self, FromFile};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failed};
 use crate::task::limits::PAYLOAD_BYTES_MAX;
@@ -24,18 +25,19 @@ use super::seen::{TaskSeen, task_id};
 /// What the task is.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "sendoff task create URL [OPTIONS]\n       sendoff task create --type TYPE --payload JSON [OPTIONS]",
+    override_usage = "sendoff task create URL [OPTIONS]\n       sendoff task create --type TYPE --payload JSON [OPTIONS]\n       sendoff task create --file FILE [--salt TEXT] [--skip-invalid REJECTS] [--retry-for DURATION]",
     after_help = "\
 Examples:
   sendoff task create https://api.example.com/charge -d '{\"order\":7}' --delay 90s
   sendoff task create https://api.example.com/ping -X GET --queue mail --label tenant=42
   echo '{\"order\":8}' | sendoff task create https://api.example.com/charge -d @- -o name
   sendoff task create --type http_request --payload '{\"url\":\"https://api.example.com/\"}'
-  sendoff task create https://api.example.com/ -H 'X-Plan: pro' --id order:9 --max-attempts 3"
+  sendoff task create https://api.example.com/ -H 'X-Plan: pro' --id order:9 --max-attempts 3
+  sendoff task create -f tasks.ndjson"
 )]
 pub(in crate::cli) struct Create {
     /// The URL to call.
-    #[arg(value_name = "URL", required_unless_present_any = ["task_type", "payload"])]
+    #[arg(value_name = "URL", required_unless_present_any = ["task_type", "payload", "file"])]
     target: Option<String>,
     #[command(flatten)]
     call: CallOptions,
@@ -45,6 +47,8 @@ pub(in crate::cli) struct Create {
     /// Wait until it has ended, at most for so long; the exit code is that of `task watch`.
     #[arg(long, value_name = "DURATION", value_parser = duration, num_args = 0..=1, require_equals = true, default_missing_value = "366d")]
     wait: Option<Duration>,
+    #[command(flatten)]
+    from: FromFile,
 }
 
 /// What is called, and with what.
@@ -143,6 +147,9 @@ enum Body {
 }
 
 pub(super) async fn run(create: Create, context: &Context) -> Result<Exit, Failed> {
+    if let Some(path) = &create.from.file {
+        return create::run(&create.from, path, context).await;
+    }
     let body = serde_json::to_string(&task(&create)?)
         .map_err(|error| Failed::told(Exit::Failure, format!("failed to write the task as JSON: {error}")))?;
     let mut request = context.client.request(Method::POST, &["tasks"]).json(body);

@@ -98,6 +98,7 @@ async fn populated(target: &Target) -> (Process, Here) {
     }
     let mut here = Here::at(client.url(), &home.path().join("data/admin.key"), &home.path().join("certs/ca.pem"));
     here.write("config.yaml", "queues: { default: {}, mail: {} }\n");
+    here.write("tasks.ndjson", &format!("{}\n", task("file:1", "http://127.0.0.1:9/", &json!({}))));
     here.keep(home);
     (process, here)
 }

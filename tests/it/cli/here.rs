@@ -22,7 +22,7 @@ const OF_OTHERS: [&str; 10] = [
 ];
 
 /// A directory of its own to call `sendoff` in, and the server that its variables name.
-pub(super) struct Here {
+pub(crate) struct Here {
     dir: TempDir,
     variables: Vec<(&'static str, String)>,
     kept: Vec<Here>,
@@ -30,13 +30,13 @@ pub(super) struct Here {
 
 /// How a command went.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(crate) struct Said {
     /// Its exit code.
-    pub(super) code: i32,
+    pub(crate) code: i32,
     /// Standard output.
-    pub(super) out: String,
+    pub(crate) out: String,
     /// Standard error.
-    pub(super) err: String,
+    pub(crate) err: String,
 }
 
 impl Said {
@@ -47,13 +47,13 @@ impl Said {
     }
 
     /// Standard output of a command that went well.
-    pub(super) fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.out
     }
 
     /// Standard error of a command that ended with this code.
-    pub(super) fn failed(self, code: i32) -> String {
+    pub(crate) fn failed(self, code: i32) -> String {
         assert_eq!(self.code, code, "{self:?}");
         self.err
     }
@@ -61,18 +61,18 @@ impl Said {
 
 impl Here {
     /// With nothing said about any server.
-    pub(super) fn alone() -> Self {
+    pub(crate) fn alone() -> Self {
         Self { dir: tempfile::tempdir().expect("a directory"), variables: Vec::new(), kept: Vec::new() }
     }
 
     /// With `SENDOFF_URL`, `SENDOFF_KEY` and `SENDOFF_CA` of this server.
-    pub(super) fn of(server: &TestServer) -> Self {
+    pub(crate) fn of(server: &TestServer) -> Self {
         let config = server.config();
         Self::at(server.client.url(), &config.data_dir.join("admin.key"), &config.certs_dir.join("ca.pem"))
     }
 
     /// With the three variables.
-    pub(super) fn at(url: &str, key: &Path, ca: &Path) -> Self {
+    pub(crate) fn at(url: &str, key: &Path, ca: &Path) -> Self {
         let variables = vec![
             ("SENDOFF_URL", url.to_owned()),
             ("SENDOFF_KEY", format!("file:{}", key.display())),
@@ -82,24 +82,24 @@ impl Here {
     }
 
     /// With another variable, or another value of one.
-    pub(super) fn with(mut self, name: &'static str, value: &str) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
         self.variables.retain(|(known, _)| *known != name);
         self.variables.push((name, value.to_owned()));
         self
     }
 
     /// Keeps another place, with its files, as long as this one.
-    pub(super) fn keep(&mut self, other: Self) {
+    pub(crate) fn keep(&mut self, other: Self) {
         self.kept.push(other);
     }
 
     /// The directory.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// Writes a file there.
-    pub(super) fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path().join(name), text).expect("it can be written");
     }
 
@@ -117,24 +117,24 @@ impl Here {
     }
 
     /// `sendoff` with these words.
-    pub(super) fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = self.program(env!("CARGO_BIN_EXE_sendoff"));
         command.args(words);
         command
     }
 
     /// Runs `sendoff` with these words.
-    pub(super) async fn run(&self, words: &[&str]) -> Said {
+    pub(crate) async fn run(&self, words: &[&str]) -> Said {
         finish(self.command(words)).await
     }
 
     /// Runs a line of shell, in which `sendoff` is the binary under test.
-    pub(super) async fn sh(&self, line: &str) -> Said {
+    pub(crate) async fn sh(&self, line: &str) -> Said {
         finish(self.shell(line)).await
     }
 
     /// The same, not yet run.
-    pub(super) fn shell(&self, line: &str) -> Command {
+    pub(crate) fn shell(&self, line: &str) -> Command {
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_sendoff"));
         let beside = binary.parent().expect("a directory").display().to_string();
         let path = std::env::vars().find(|(name, _)| name == "PATH");

@@ -4,9 +4,9 @@ mod commands;
 mod connection;
 mod exit_codes;
 mod help;
-mod here;
+pub(crate) mod here;
 mod shells;
-mod terminal;
+pub(crate) mod terminal;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -15,7 +15,7 @@ use crate::support::target::Target;
 use super::here::Here;
 
 /// A terminal with a command on it.
-struct Terminal {
+pub(crate) struct Terminal {
     master: File,
     child: Child,
     seen: String,
@@ -23,7 +23,7 @@ struct Terminal {
 
 impl Terminal {
     /// Runs `sendoff` with these words on a terminal of this width.
-    fn start(here: &Here, words: &[&str], columns: u16) -> Self {
+    pub(crate) fn start(here: &Here, words: &[&str], columns: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other side");
         let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
@@ -38,7 +38,7 @@ impl Terminal {
     }
 
     /// Reads on until this text has been seen.
-    fn until(&mut self, text: &str) {
+    pub(crate) fn until(&mut self, text: &str) {
         while !self.seen.contains(text) {
             assert!(self.read(), "`{text}` never came: {}", self.seen);
         }
@@ -53,12 +53,12 @@ impl Terminal {
     }
 
     /// Types this.
-    fn type_in(&mut self, text: &str) {
+    pub(crate) fn type_in(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).expect("it is there");
     }
 
     /// Everything it printed, and its exit code.
-    fn end(mut self) -> (String, Option<i32>) {
+    pub(crate) fn end(mut self) -> (String, Option<i32>) {
         while self.read() {}
         let status = self.child.wait().expect("it ends");
         (self.seen.replace("\r\n", "\n"), status.code())
@@ -73,7 +73,7 @@ impl Terminal {
 }
 
 /// Runs a command on a terminal to its end, beside the server in this process.
-async fn on_terminal(here: &Here, words: &[&str], columns: u16) -> (String, Option<i32>) {
+pub(crate) async fn on_terminal(here: &Here, words: &[&str], columns: u16) -> (String, Option<i32>) {
     let terminal = Terminal::start(here, words, columns);
     tokio::task::spawn_blocking(move || terminal.end()).await.expect("it ends")
 }
