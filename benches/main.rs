@@ -7,6 +7,7 @@
 //! how fast. No figure makes a run fail; the aims are printed beside them.
 
 mod bare;
+mod bulk;
 mod drain;
 mod end_to_end;
 mod enqueue;
@@ -21,8 +22,9 @@ use support::backlog::Stock;
 use support::{Bench, Outcome, Scale};
 
 /// Those that share a loaded store stand together, the one that adds to it last.
-const BENCHES: [(&str, Bench); 6] = [
+const BENCHES: [(&str, Bench); 7] = [
     ("enqueue", enqueue::run),
+    ("bulk", bulk::run),
     ("drain", drain::run),
     ("end_to_end", end_to_end::run),
     ("memory", memory::run),

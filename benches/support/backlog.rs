@@ -11,7 +11,7 @@ use super::{Outcome, Scale, task};
 /// Tasks in one batch.
 const BATCH: usize = 10_000;
 /// Nothing that is loaded comes due while a bench runs.
-const FAR: &str = r#","delay":"720h""#;
+pub(crate) const FAR: &str = r#","delay":"720h""#;
 
 /// Enqueues `count` tasks by batches.
 pub(crate) async fn enqueue(server: &Server, wire: &mut Wire, (url, more): (&str, &str), count: usize) -> Outcome {

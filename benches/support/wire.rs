@@ -49,10 +49,24 @@ impl Dialer {
         Ok(Wire { stream: Box::new(stream), received: Vec::with_capacity(16 * 1024), body_at: 0 })
     }
 
+    /// Where the server is.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A `POST` of JSON.
     pub(crate) fn post(&self, path: &str, body: &str) -> Arc<[u8]> {
+        self.post_as("application/json", path, body)
+    }
+
+    /// A `POST` of lines of JSON.
+    pub(crate) fn post_lines(&self, path: &str, body: &str) -> Arc<[u8]> {
+        self.post_as("application/x-ndjson", path, body)
+    }
+
+    fn post_as(&self, kind: &str, path: &str, body: &str) -> Arc<[u8]> {
         let length = body.len();
-        let more = format!("content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+        let more = format!("content-type: {kind}\r\ncontent-length: {length}\r\n\r\n{body}");
         self.request("POST", path, &more)
     }
 
