@@ -1,4 +1,4 @@
-//! `sendoff config check` and `sendoff config show`.
+//! `sendoff config check`, `sendoff config show` and `sendoff config schema`.
 
 use clap::Subcommand;
 
@@ -15,6 +15,11 @@ pub(super) enum ConfigCommand {
     /// Print what is in force, defaults included, and where each value came from.
     #[command(after_help = "Examples:\n  sendoff config show\n  sendoff config show --listen 127.0.0.1:9443")]
     Show(ServerOptions),
+    /// Print the JSON Schema of config.yaml, for editors.
+    #[command(after_help = "Examples:\n  sendoff config schema\n  sendoff config schema > config.schema.json\n\n\
+                            For yaml-language-server this as the file's first line:\n  \
+                            # yaml-language-server: $schema=config.schema.json")]
+    Schema,
 }
 
 /// Runs one of them.
@@ -29,6 +34,7 @@ pub(super) fn run(command: ConfigCommand, before: ServerOptions) -> Result<Exit,
             let loaded = options.or(before).load(super::environment())?;
             say(crate::config::show(&loaded).trim_end());
         }
+        ConfigCommand::Schema => say(&format!("{:#}", crate::config::schema())),
     }
     Ok(Exit::Ok)
 }

@@ -2,7 +2,8 @@
 //!
 //! `raw` makes a tree of the file that keeps every line, `overrides` lays environment and flags into it, `shape` is the
 //! table of all keys and checks spelling, `validate` reads the tree into [`Config`] (`value`, `address`: the readers of
-//! single values; `section`: where it reads from). `show` writes a [`Config`] back as YAML. [`load`] is the whole way.
+//! single values; `section`: where it reads from). `show` writes a [`Config`] back as YAML, `schema` describes every key
+//! to editors. [`load`] is the whole way.
 //!
 //! Relative paths (`data_dir`, `certs_dir`, TLS and CA files) are relative to the current directory, wherever the file
 //! itself lies, so that the file and the flags mean the same by the same words.
@@ -13,6 +14,7 @@ mod load;
 pub mod model;
 mod overrides;
 mod raw;
+mod schema;
 mod section;
 mod shape;
 mod show;
@@ -28,4 +30,5 @@ pub use model::{
     Bound, Config, EgressConfig, HostConfig, HostsConfig, LogFormat, LoggingConfig, MetricsConfig, QueueConfig,
     ServerConfig, StorageConfig, TlsConfig, TlsVersion, WorkersConfig,
 };
+pub use schema::schema;
 pub use show::show;
