@@ -3,6 +3,7 @@
 
 pub mod event;
 pub mod metrics;
+mod story;
 pub mod subscriber;
 
 pub use event::{Event, Fact};

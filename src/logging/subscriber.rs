@@ -8,6 +8,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{self, MakeWriter};
 
+use super::story::Story;
 use crate::clock::Clock;
 
 /// How log lines look.
@@ -20,18 +21,36 @@ pub enum LineFormat {
     },
     /// One flat JSON object a line: `timestamp` (RFC 3339, UTC), `level`, `message`, `event`, and the fact's fields.
     Json,
+    /// For people who watch tasks: a line for each thing that happens to one, on standard output; see [`STORY_FILTER`].
+    Story {
+        /// Whether the reader is a terminal.
+        colour: bool,
+    },
 }
+
+/// What is logged where the story of the tasks is told, and nothing else but warnings.
+pub const STORY_FILTER: &str = "warn,sendoff::logging::event::engine=info,sendoff::logging::event::task=debug";
 
 impl LineFormat {
     /// Text when standard error is a terminal, JSON otherwise.
     pub fn auto() -> Self {
-        if io::stderr().is_terminal() { Self::Text { colour: true } } else { Self::Json }
+        if io::stderr().is_terminal() { Self::text() } else { Self::Json }
     }
 
     /// Text, whoever reads it.
     pub fn text() -> Self {
-        Self::Text { colour: io::stderr().is_terminal() }
+        Self::Text { colour: wants_colour(&io::stderr()) }
     }
+
+    /// The story of the tasks, whoever reads it.
+    pub fn story() -> Self {
+        Self::Story { colour: wants_colour(&io::stdout()) }
+    }
+}
+
+/// Whether a stream is a terminal whose reader has not asked for no colour (`NO_COLOR`, `TERM=dumb`).
+fn wants_colour(stream: &impl anstream::stream::RawStream) -> bool {
+    anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never
 }
 
 /// Why there is no log.
@@ -50,9 +69,13 @@ pub enum LoggingError {
     Twice(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
-/// Sends the log of this process to standard error. `filter` is a level, or more in the syntax of [`EnvFilter`].
+/// Sends the log of this process to standard error, a story to standard output. `filter` is a level, or more in the
+/// syntax of [`EnvFilter`].
 pub fn install(format: LineFormat, filter: &str, clock: Clock) -> Result<(), LoggingError> {
-    let lines = lines(format, filter, clock, io::stderr)?;
+    let lines = match format {
+        LineFormat::Story { .. } => lines(format, filter, clock, io::stdout)?,
+        LineFormat::Text { .. } | LineFormat::Json => lines(format, filter, clock, io::stderr)?,
+    };
     Ok(tracing::subscriber::set_global_default(lines)?)
 }
 
@@ -72,7 +95,7 @@ where
     let builder = fmt::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
-        .with_timer(Stamp(clock))
+        .with_timer(Stamp(clock.clone()))
         .with_target(false)
         // It would be told on standard error, which is what has just failed.
         .log_internal_errors(false);
@@ -81,6 +104,7 @@ where
         LineFormat::Json => {
             Box::new(builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish())
         }
+        LineFormat::Story { colour } => Box::new(builder.event_format(Story { clock, colour }).finish()),
     })
 }
 
