@@ -23,8 +23,11 @@ mod pager;
 mod queue;
 mod serve;
 mod several;
+mod shell;
+mod start;
 mod task;
 mod version;
+mod welcome;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -49,6 +49,7 @@ struct Files {
 pub(super) struct Local {
     pub(super) key: CertifiedKey,
     pub(super) ca: LocalCa,
+    pub(super) ca_created: bool,
     pub(super) expires: WallMs,
     pub(super) change: Change,
 }
@@ -65,6 +66,7 @@ struct Context<'a> {
 struct Ca {
     der: CertificateDer<'static>,
     expires: WallMs,
+    created: bool,
 }
 
 /// Loads the certificate from `dir`, or has the local CA (which is made too, if there is none) issue one for `names`.
@@ -100,17 +102,18 @@ pub(super) fn load_or_issue(
         (CertifiedKey::from_der(vec![leaf.clone()], key.1, provider)?, leaf, change)
     };
     let expires = validity(&leaf, &context.files.leaf)?.1;
+    let ca_created = ca.created;
     let ca = LocalCa { path: context.files.ca, fingerprint_sha256: fingerprint(&ca.der) };
-    Ok(Local { key, ca, expires, change })
+    Ok(Local { key, ca, ca_created, expires, change })
 }
 
 impl Context<'_> {
     /// The CA that is there, or a new one.
     fn ca(&self) -> Result<Ca, TlsSetupError> {
         let path = &self.files.ca;
-        let der = match private_file::read(path)? {
-            Some(pem) => parse_certificate(path, &pem)?,
-            None => self.make_ca()?,
+        let (der, created) = match private_file::read(path)? {
+            Some(pem) => (parse_certificate(path, &pem)?, false),
+            None => (self.make_ca()?, true),
         };
         let (_, expires) = validity(&der, path)?;
         let (_, parsed) = X509Certificate::from_der(&der).map_err(|source| damaged(path, &source))?;
@@ -120,7 +123,7 @@ impl Context<'_> {
         if self.now >= expires {
             return Err(TlsSetupError::CaExpired { path: path.clone(), expired: expires });
         }
-        Ok(Ca { der, expires })
+        Ok(Ca { der, expires, created })
     }
 
     /// A CA certificate for the key that is there, or for a new one. The key is written first: a crash between the two
@@ -269,7 +272,8 @@ pub(super) fn validity(der: &CertificateDer<'_>, path: &Path) -> Result<(WallMs,
     Ok((ms(parsed.validity().not_before), ms(parsed.validity().not_after)))
 }
 
-fn names_of(der: &CertificateDer<'_>, path: &Path) -> Result<BTreeSet<String>, TlsSetupError> {
+/// The names and addresses that a certificate is for.
+pub(super) fn names_of(der: &CertificateDer<'_>, path: &Path) -> Result<BTreeSet<String>, TlsSetupError> {
     let (_, parsed) = X509Certificate::from_der(der).map_err(|source| damaged(path, &source))?;
     let extension = parsed.subject_alternative_name().map_err(|source| damaged(path, &source))?;
     let text = |name: &GeneralName<'_>| {

@@ -34,6 +34,10 @@ pub struct ServerTls {
 pub struct TlsFacts {
     /// The local CA that clients need to trust; `None` for configured certificates.
     pub ca: Option<LocalCa>,
+    /// Whether that CA was made just now.
+    pub ca_created: bool,
+    /// The names and addresses that the server certificate has, sorted.
+    pub names: Vec<String>,
     /// When the server certificate ends.
     pub expires: WallMs,
     /// What was done to have it.
@@ -176,7 +180,14 @@ impl Source {
         match self {
             Self::Local { dir, names } => {
                 let local = local_ca::load_or_issue(dir, names, provider, now)?;
-                let facts = TlsFacts { ca: Some(local.ca), expires: local.expires, change: local.change };
+                let names = names.iter().cloned().collect();
+                let facts = TlsFacts {
+                    ca: Some(local.ca),
+                    ca_created: local.ca_created,
+                    names,
+                    expires: local.expires,
+                    change: local.change,
+                };
                 Ok((local.key, facts))
             }
             Self::Files { certificate, key } => {
@@ -186,7 +197,8 @@ impl Source {
                 let certified = CertifiedKey::from_der(chain, der, provider).map_err(|source| {
                     TlsSetupError::Mismatch { certificate: certificate.clone(), key: key.clone(), source }
                 })?;
-                Ok((certified, TlsFacts { ca: None, expires, change: Change::Kept }))
+                let names = chain_names(&certified.cert, certificate)?;
+                Ok((certified, TlsFacts { ca: None, ca_created: false, names, expires, change: Change::Kept }))
             }
         }
     }
@@ -206,6 +218,12 @@ fn read_chain(path: &Path) -> Result<(Vec<CertificateDer<'static>>, WallMs), Tls
     let expires = chain.first().map(|leaf| validity(leaf, path));
     let expires = expires.ok_or_else(|| damaged(path, &"it holds no certificate"))??.1;
     Ok((chain, expires))
+}
+
+/// The names that the first certificate of a chain (the server's) has.
+fn chain_names(chain: &[CertificateDer<'_>], path: &Path) -> Result<Vec<String>, TlsSetupError> {
+    let names = chain.first().map(|leaf| local_ca::names_of(leaf, path)).transpose()?;
+    Ok(names.into_iter().flatten().collect())
 }
 
 fn names(server: &ServerConfig) -> Result<BTreeSet<String>, TlsSetupError> {
@@ -321,7 +339,9 @@ mod tests {
         config.listen = "192.0.2.7:8443".parse().unwrap();
         config.public_url = Some("https://queue.example.com/".to_owned());
         let tls = ServerTls::load_or_create(&config, &certs, today()).unwrap();
-        assert_eq!(tls.facts.change, Change::Created);
+        assert_eq!((tls.facts.change, tls.facts.ca_created), (Change::Created, true));
+        let named = ["127.0.0.1", "192.0.2.7", "::1", "localhost", "queue.example.com"];
+        assert_eq!(tls.facts.names, named);
         let ca = tls.facts.ca.clone().unwrap();
         assert_eq!(ca.path, certs.join("ca.pem"));
         for name in ["localhost", "127.0.0.1", "::1", "192.0.2.7", "queue.example.com"] {
@@ -341,7 +361,7 @@ mod tests {
         assert_eq!(fs::metadata(&certs).unwrap().mode() & 0o777, 0o700);
         let before = bytes(&certs);
         let second = load(&certs, today()).unwrap();
-        assert_eq!(second.facts, TlsFacts { change: Change::Kept, ..first.facts });
+        assert_eq!(second.facts, TlsFacts { change: Change::Kept, ca_created: false, ..first.facts });
         assert_eq!(bytes(&certs), before);
         let fingerprint = second.facts.ca.unwrap().fingerprint_sha256;
         assert_eq!(fingerprint.split(':').filter(|pair| pair.len() == 2).count(), 32, "{fingerprint}");

@@ -16,6 +16,8 @@ mod delivery;
 #[cfg(test)]
 mod expiry;
 #[cfg(test)]
+mod first_run;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod order;

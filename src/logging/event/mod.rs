@@ -10,7 +10,9 @@ pub use engine::{
     ClockTrusted, CommitDone, CommitUnknown, Interrupted, PressureEased, QueuePaused, QueueResumed, Recovered,
     StoreFull, StorePressure, WallJump,
 };
-pub use server::{CertificateReady, ConnectionFailed, ForcedStop, Ready, RequestServed, ShutdownStep};
+pub use server::{
+    CertificateReady, ConnectionFailed, Exposed, ForcedStop, IdentityChanged, Ready, RequestServed, ShutdownStep,
+};
 pub use task::{
     AttemptFinished, AttemptStarted, DeadLettered, IndexMismatch, PutAhead, Redriven, Released, Removal, Removed,
     RetryScheduled, StaleSettle, TaskAccepted, TaskEnded,
@@ -81,6 +83,8 @@ events!(
     CommitUnknown,
     CertificateReady,
     ConnectionFailed,
+    Exposed,
+    IdentityChanged,
     Ready,
     ShutdownStep,
     ForcedStop,

@@ -1,6 +1,7 @@
 //! Facts of the process: start, requests, stop.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
@@ -117,6 +118,58 @@ impl Fact for Ready {
             address = %self.address, tls = self.tls, took_ms = ms(self.took), version = env!("CARGO_PKG_VERSION"),
             "ready"
         );
+    }
+
+    fn count(&self, _: &Metrics) {}
+}
+
+/// The API is reachable from other machines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposed {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The names that its certificate has; empty over plain HTTP.
+    pub names: String,
+    /// Whether tasks may therefore not call loopback.
+    pub loopback_refused: bool,
+}
+
+impl Fact for Exposed {
+    fn log(&self) {
+        warn!(
+            event = "exposed",
+            address = %self.address, names = self.names.as_str(), loopback_refused = self.loopback_refused,
+            "other machines can reach this server, and the admin key may do everything"
+        );
+    }
+
+    fn count(&self, _: &Metrics) {}
+}
+
+/// Half of what a first start makes was missing, and was made anew: clients may have to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentityChanged {
+    /// The CA, although there was an admin key.
+    Ca {
+        /// Its certificate.
+        path: PathBuf,
+    },
+    /// The admin key, although there was a CA.
+    AdminKey {
+        /// Its file.
+        path: PathBuf,
+    },
+}
+
+impl Fact for IdentityChanged {
+    fn log(&self) {
+        let (what, path, message) = match self {
+            Self::Ca { path } => ("ca", path, "a new CA was made beside old data: clients need the new ca.pem"),
+            Self::AdminKey { path } => {
+                ("admin_key", path, "a new admin key was made beside old certificates: the old key is void")
+            }
+        };
+        warn!(event = "identity_changed", what, path = %path.display(), "{message}");
     }
 
     fn count(&self, _: &Metrics) {}

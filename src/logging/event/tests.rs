@@ -138,6 +138,9 @@ fn process_events() -> Vec<(Event, &'static str, &'static str, &'static [&'stati
         (failed(Some("192.0.2.1:5")).into(), "connection_failed", "DEBUG", &["sendoff_connections_failed_total 1"]),
         (failed(None).into(), "connection_failed", "WARN", &["sendoff_connections_failed_total 1"]),
         (CertificateReady { change: "kept", expires, ca_sha256: None }.into(), "certificate_ready", "INFO", &[]),
+        (Exposed { address, names: "localhost".into(), loopback_refused: true }.into(), "exposed", "WARN", &[]),
+        (IdentityChanged::Ca { path: "ca.pem".into() }.into(), "identity_changed", "WARN", &[]),
+        (IdentityChanged::AdminKey { path: "admin.key".into() }.into(), "identity_changed", "WARN", &[]),
         (Ready { address, tls: true, took: Duration::ZERO }.into(), "ready", "INFO", &[]),
         (
             ShutdownStep::Begun { signal: "SIGTERM", running: 1, grace: Span::from_secs(30) }.into(),

@@ -3,5 +3,6 @@
 pub(crate) mod client;
 pub(crate) mod process;
 pub(crate) mod server;
+pub(crate) mod spoken;
 pub(crate) mod story;
 pub(crate) mod target;
