@@ -13,6 +13,7 @@ mod config;
 mod confirm;
 mod connect;
 mod context;
+mod dev;
 mod dlq;
 mod exit;
 mod healthcheck;
@@ -37,6 +38,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use args::{ClientOptions, ServerOptions};
 use config::ConfigCommand;
 use context::finish;
+use dev::Dev;
 use dlq::DlqCommand;
 use queue::QueueCommand;
 use task::TaskCommand;
@@ -66,6 +68,9 @@ enum Command {
     /// Run the server (the default).
     #[command(after_help = "Examples:\n  sendoff serve\n  sendoff serve --config config.yaml --data-dir data")]
     Serve(ServerOptions),
+    /// Try it out: a server, a target and a few tasks, of which nothing stays behind.
+    #[command(after_help = "Examples:\n  sendoff dev\n  sendoff dev --keep playground")]
+    Dev(Dev),
     /// Create, list, follow, cancel tasks.
     Task {
         #[command(subcommand)]
@@ -112,6 +117,7 @@ pub fn main() -> ExitCode {
             Ok(loaded) => serve::run(loaded),
             Err(failed) => finish(Err(failed)),
         },
+        Command::Dev(options) => dev::run(&options, &server),
         Command::Task { command, options } => task::run(command, &options, &server),
         Command::Dlq { command, options } => dlq::run(command, &options, &server),
         Command::Queue { command, options } => queue::run(command, &options, &server),

@@ -197,6 +197,8 @@ pub const CLIENT_ANSWER_MAX: Span = Span::from_secs(90);
 pub const CLIENT_SILENCE_MAX: Span = Span::from_secs(30);
 /// How often the command line looks again at most.
 pub const LOOK_INTERVAL_MIN: Span = Span::from_millis(100);
+/// Bytes of a body that the target of `sendoff dev` echoes.
+pub const ECHO_BODY_BYTES_MAX: usize = 1024;
 
 /// Tasks that `task create -f` sends in one request. Part of where a file is cut: with another number a repeat after an
 /// upgrade would create again.

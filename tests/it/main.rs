@@ -14,6 +14,8 @@ mod dead_letter;
 #[cfg(test)]
 mod delivery;
 #[cfg(test)]
+mod dev;
+#[cfg(test)]
 mod expiry;
 #[cfg(test)]
 mod first_run;

@@ -11,7 +11,7 @@ use crate::support::target::Target;
 use super::here::Here;
 
 /// Runs until it is stopped: its examples are started, and stopped when they say that they are ready.
-const ENDLESS: [&str; 1] = ["serve"];
+const ENDLESS: [&str; 2] = ["dev", "serve"];
 
 /// The commands below `words` that have none below themselves, each with its help.
 fn leaves(here: &Here, words: &[String], found: &mut Vec<(Vec<String>, String)>) {
@@ -133,6 +133,8 @@ fn starts(line: &str) {
     let here = Here::alone().with("SENDOFF_SERVER__LISTEN", "127.0.0.1:0");
     here.write("config.yaml", "queues: { default: {}, mail: {} }\n");
     let mut shell = here.shell(&format!("exec {line}"));
+    // `dev` is killed before it can remove its temporary directory.
+    shell.env("TMPDIR", here.path());
     let mut child = shell.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
     let mut first = String::new();
     BufReader::new(child.stdout.take().expect("piped")).read_line(&mut first).expect("a line");

@@ -236,3 +236,23 @@ async fn what_is_watched_and_nobody_looks_at_is_told_when_it_changes() {
     assert_eq!(server.client.delete("/tasks/later:1").await.status, 200);
     assert!(task.next(1).await[0].contains(r#""status":"cancelled""#));
 }
+
+#[test]
+fn the_story_of_dev_is_coloured_unless_no_colour_is_wanted() {
+    for (no_colour, expected) in
+        [("", "\u{1b}[1m\u{1b}[32msucceeded after 1 attempt"), ("1", "  demo      succeeded after 1 attempt")]
+    {
+        let here = Here::alone();
+        let place = here.path().display().to_string();
+        // It is killed before it can remove its temporary directory.
+        let here = here.with("TMPDIR", &place).with("NO_COLOR", no_colour);
+        let mut dev = Terminal::start(&here, &["dev"], 80);
+        dev.until(expected);
+        let seen = dev.interrupt();
+        assert_eq!(seen.contains('\u{1b}'), no_colour.is_empty(), "{seen}");
+        let key = std::fs::read_dir(&place).expect("a directory").filter_map(Result::ok);
+        let key = key.filter_map(|entry| std::fs::read_to_string(entry.path().join("data/admin.key")).ok()).next();
+        let secret = key.expect("a key").trim().rsplit('_').next().expect("a secret").to_owned();
+        assert!(!seen.contains(&secret), "not even to people: nobody needs it");
+    }
+}
