@@ -109,6 +109,12 @@ impl CallError {
             );
             return Self::NoConnection { text };
         }
+        if is_no_http(error) {
+            let text = format!(
+                "{tried} does not speak plain HTTP: {what}\n  If the server speaks TLS, its URL begins with https://"
+            );
+            return Self::NoConnection { text };
+        }
         let what = if error.is_timeout() { "it took too long".to_owned() } else { what };
         Self::NoAnswer { text: format!("no whole answer from {tried}: {what}") }
     }
@@ -141,6 +147,18 @@ fn innermost(error: &reqwest::Error) -> String {
         last = source;
     }
     last.to_string()
+}
+
+/// Whether what came is no HTTP at all: an alert of TLS, for example.
+fn is_no_http(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn tls_cause(error: &reqwest::Error) -> Option<&rustls::Error> {

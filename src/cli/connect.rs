@@ -145,16 +145,21 @@ impl<'a> Search<'a> {
                 ),
             ));
         }
-        if !path.exists() {
-            return Err(Failed::told(
-                Exit::Auth,
+        let key = std::fs::read_to_string(&path).map_err(|error| {
+            let text = if error.kind() == std::io::ErrorKind::NotFound {
                 format!(
                     "no API key: there is neither --key nor SENDOFF_KEY, and {shown} does not exist\n  \
                      Run this where `sendoff` was started, or name its directory: sendoff --data-dir DIR …"
-                ),
-            ));
-        }
-        Ok((trimmed(&read_key(&path, "the admin key")?, "the admin key")?, shown.to_string()))
+                )
+            } else {
+                format!(
+                    "no API key: there is neither --key nor SENDOFF_KEY, and {shown} cannot be read: {error}\n  \
+                     Run this as the user that runs the server, or name another key with --key file:PATH"
+                )
+            };
+            Failed::told(Exit::Auth, text)
+        })?;
+        Ok((trimmed(&key, "the admin key")?, shown.to_string()))
     }
 
     fn ca(&self, url: &Url) -> Result<Option<PathBuf>, Failed> {

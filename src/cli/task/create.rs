@@ -62,7 +62,7 @@ struct CallOptions {
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header, conflicts_with = "payload")]
     headers: Vec<(String, String)>,
     /// The body: text (JSON is sent as JSON), @FILE, or @- for standard input.
-    #[arg(short, long, value_name = "BODY|@FILE", conflicts_with = "payload")]
+    #[arg(short, long, value_name = "BODY|@FILE", conflicts_with = "payload", allow_hyphen_values = true)]
     data: Option<String>,
     /// The task type, in place of a URL [default: `http_request`].
     #[arg(long = "type", value_name = "TYPE", value_parser = task_type, conflicts_with = "target", requires = "payload")]

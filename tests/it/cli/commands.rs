@@ -146,6 +146,7 @@ async fn a_task_of_words_is_the_task_that_was_meant() {
         assert_eq!(task[field], expected, "{field}");
     }
     assert_eq!(create(&["-d", "hello"]).await["payload"]["body_text"], "hello");
+    assert_eq!(create(&["-d", "-5"]).await["payload"]["body"], -5);
     assert_eq!(create(&["-d", "@body.bin"]).await["payload"]["body"]["from"], "file");
     let piped = format!("printf hi | sendoff task create {url} -d @- --delay 1h -o jsonl");
     assert!(here.sh(&piped).await.ok().contains(r#""body_text":"hi""#));

@@ -127,9 +127,21 @@ async fn a_certificate_with_a_public_name_is_met_at_the_address_of_this_machine(
 }
 
 #[tokio::test]
+async fn a_server_without_tls_is_told_from_one_that_is_not_trusted() {
+    let server = Home::new().with(|config| config.server.plain_http = true).start().await;
+    let secure = server.client.url().replace("http:", "https:");
+    let said = Here::of(&server).with("SENDOFF_CA", "").run(&["queue", "list", "--url", &secure]).await.failed(6);
+    assert!(said.contains("does not speak TLS") && said.contains("begins with http://"), "{said}");
+}
+
+#[tokio::test]
 async fn without_any_server_here_it_says_what_is_missing() {
     let said = Here::alone().run(&["queue", "list"]).await.failed(4);
     assert!(said.contains("data/admin.key does not exist") && said.contains("--data-dir"), "{said}");
+    let here = Here::alone();
+    fs::create_dir_all(here.path().join("data/admin.key")).unwrap();
+    let said = here.run(&["queue", "list"]).await.failed(4);
+    assert!(said.contains("data/admin.key cannot be read: ") && said.contains("as the user"), "{said}");
     for (url, part) in [
         ("nonsense", "is not a URL"),
         ("ftp://127.0.0.1", "neither an http nor an https URL"),

@@ -136,7 +136,8 @@ async fn six_is_no_answer_and_says_where_it_was_sought() {
     assert!(silent.contains("it took too long"), "{silent}");
     let plain = server.client.url().replace("https:", "http:");
     let here = Here::of(&server).with("SENDOFF_URL", &plain);
-    here.run(&["task", "list"]).await.failed(6);
+    let said = here.run(&["task", "list"]).await.failed(6);
+    assert!(said.contains("does not speak plain HTTP") && said.contains("begins with https://"), "{said}");
 }
 
 #[tokio::test]
