@@ -10,6 +10,7 @@ use axum::{Extension, Json};
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::task::{JoinError, spawn_blocking};
+use utoipa::ToSchema;
 
 use crate::queue::command::{Accept, Accepted, PublicId};
 use crate::queue::store::digest;
@@ -21,12 +22,17 @@ use super::extract::{
     Arriving, BatchMedia, Budget, NoQuery, Prefixed, batch_media, idempotency_key, in_time, json_body,
 };
 use super::lines::{Lines, ReadLines};
+use super::openapi::{bodies::NewTasks, parameters, words};
 use super::state::{Api, Caller};
 use super::tasks::{REPLAYED, idempotency, rules};
 use super::wire_task::batch;
 
-#[derive(Serialize)]
+/// Which tasks were accepted.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TaskIds)]
 struct Body {
+    /// In the order of the request.
+    #[schema(value_type = Vec<words::TaskId>)]
     task_ids: Vec<String>,
 }
 
@@ -37,6 +43,20 @@ impl Body {
 }
 
 /// `POST /tasks/batch`.
+#[utoipa::path(
+    post, path = "/tasks/batch", operation_id = "create_tasks", tag = "tasks",
+    summary = "Enqueue many tasks",
+    description = "All are accepted in one commit, or none is. A refusal names each fault with the task's index: \
+                   `/1/payload/url`. `Idempotency-Key` covers the whole batch.",
+    params(parameters::Repeatable),
+    request_body(content((NewTasks = "application/json"), (words::TaskLines = "application/x-ndjson"))),
+    responses(
+        (status = 201, description = "Accepted.", body = Body),
+        (status = 200, description = "A repeat: the same ids.", body = Body, headers(
+            ("Idempotency-Replayed" = words::True, description = "Always `true`."),
+        )),
+    ),
+)]
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,

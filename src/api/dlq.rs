@@ -5,6 +5,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::queue::command::{BulkAction, QueueView, TaskAction};
 use crate::queue::store::TaskFilter;
@@ -13,30 +14,50 @@ use crate::task::{QueueName, Status, TaskType};
 
 use super::error::{Code, Problem};
 use super::extract::{NoQuery, Query, TaskInPath, optional_json_body, reason};
+use super::openapi::{bodies, parameters, words};
 use super::state::Api;
 use super::tasks::{PageAsked, act, page, shown};
 use super::wire::{Findings, Object, boolean, labels, name, string};
 use super::wire_view::{self, TaskView};
 
 /// Dead letters of one queue that died for one reason.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetterCount)]
 struct DeadCount<'a> {
+    #[schema(value_type = words::QueueName)]
     queue: &'a str,
+    #[schema(value_type = words::DeadLetterReason)]
     reason: &'static str,
     count: u64,
 }
 
+/// The parameters of a list; `label.` stands for all labels.
+pub(super) const LIST_PARAMETERS: [&str; 6] = ["queue", "task_type", "reason", "label.", "limit", "cursor"];
+
+/// A page of dead letters, as an answer.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetterPage)]
+pub(super) struct Listed<'a> {
+    /// Newest first by acceptance, without their attempts.
+    dead_letters: Vec<TaskView<'a>>,
+    /// The `cursor` of the page after; `null` when there is none.
+    #[schema(required)]
+    next: Option<String>,
+    /// Of all dead letters, whatever the filter.
+    total: u64,
+    /// Of all dead letters, whatever the filter.
+    counts: Vec<DeadCount<'a>>,
+}
+
 /// `GET /dlq`.
+#[utoipa::path(
+    get, path = "/dlq", operation_id = "list_dead_letters", tag = "dead letters",
+    summary = "List dead letters", description = "Newest first by acceptance.",
+    params(parameters::DeadLetterFilter),
+    responses((status = 200, description = "A page. It may be short, or empty, while `next` is not null.", body = Listed)),
+)]
 pub(super) async fn list(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        dead_letters: Vec<TaskView<'a>>,
-        next: Option<String>,
-        total: u64,
-        counts: Vec<DeadCount<'a>>,
-    }
-    let known = ["queue", "task_type", "reason", "label.", "limit", "cursor"];
-    let mut asked = PageAsked::read(Query::read(request.uri().query(), &known))?;
+    let mut asked = PageAsked::read(Query::read(request.uri().query(), &LIST_PARAMETERS))?;
     asked.filter.status = Some(Status::Dead);
     let queues = api.queues().queues().await?;
     let page = page(&api, asked).await?;
@@ -44,7 +65,7 @@ pub(super) async fn list(State(api): State<Api>, request: Request) -> Result<Res
     let dead_letters = page.rows.iter().map(|row| wire_view::task(row, None, now)).collect();
     let counts: Vec<DeadCount<'_>> = queues.iter().flat_map(counts_of).collect();
     let total = counts.iter().map(|count| count.count).sum();
-    Ok(Json(Body { dead_letters, next: page.next, total, counts }).into_response())
+    Ok(Json(Listed { dead_letters, next: page.next, total, counts }).into_response())
 }
 
 fn counts_of(queue: &QueueView) -> impl Iterator<Item = DeadCount<'_>> {
@@ -53,6 +74,12 @@ fn counts_of(queue: &QueueView) -> impl Iterator<Item = DeadCount<'_>> {
 }
 
 /// `GET /dlq/{id}`.
+#[utoipa::path(
+    get, path = "/dlq/{id}", operation_id = "get_dead_letter", tag = "dead letters",
+    summary = "Look at a dead letter", description = "With its attempts. 404 if the task is no dead letter.",
+    params(parameters::TaskInPath),
+    responses((status = 200, description = "The task.", body = TaskView)),
+)]
 pub(super) async fn show(
     State(api): State<Api>,
     TaskInPath(task): TaskInPath,
@@ -67,6 +94,13 @@ pub(super) async fn show(
 }
 
 /// `POST /dlq/{id}/redrive`.
+#[utoipa::path(
+    post, path = "/dlq/{id}/redrive", operation_id = "redrive_dead_letter", tag = "dead letters",
+    summary = "Put back a dead letter",
+    description = "It keeps its id and history; `series` grows by one, its attempts start anew.",
+    params(parameters::TaskInPath),
+    responses((status = 200, description = "The task, put back.", body = TaskView)),
+)]
 pub(super) async fn redrive(
     State(api): State<Api>,
     TaskInPath(task): TaskInPath,
@@ -76,6 +110,12 @@ pub(super) async fn redrive(
 }
 
 /// `DELETE /dlq/{id}`.
+#[utoipa::path(
+    delete, path = "/dlq/{id}", operation_id = "purge_dead_letter", tag = "dead letters",
+    summary = "Delete a dead letter", description = "For good.",
+    params(parameters::TaskInPath),
+    responses((status = 204, description = "It is deleted.")),
+)]
 pub(super) async fn purge(
     State(api): State<Api>,
     TaskInPath(task): TaskInPath,
@@ -85,30 +125,52 @@ pub(super) async fn purge(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// What a bulk redrive did.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Redriven {
+    /// Dead letters that the filter names.
+    matched: u64,
+    /// Dead letters that were put back; 0 in a dry run.
+    redriven: u64,
+    dry_run: bool,
+}
+
+/// What a bulk purge did.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Purged {
+    /// Dead letters that the filter names.
+    matched: u64,
+    /// Dead letters that were deleted; 0 in a dry run.
+    purged: u64,
+    dry_run: bool,
+}
+
 /// `POST /dlq/redrive`.
+#[utoipa::path(
+    post, path = "/dlq/redrive", operation_id = "redrive_dead_letters", tag = "dead letters",
+    summary = "Put back all dead letters that match",
+    description = "Done in steps: if the call breaks off, what was done stays done; repeat it.",
+    request_body = bodies::DeadLetterFilter,
+    responses((status = 200, description = "What was done.", body = Redriven)),
+)]
 pub(super) async fn redrive_all(State(api): State<Api>, _: NoQuery, request: Request) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Body {
-        matched: u64,
-        redriven: u64,
-        dry_run: bool,
-    }
     let asked = bulk(&api, request).await?;
     let report = api.queues().bulk(BulkAction::Redrive, asked.filter, asked.dry_run).await?;
-    Ok(Json(Body { matched: report.matched, redriven: report.done, dry_run: asked.dry_run }).into_response())
+    Ok(Json(Redriven { matched: report.matched, redriven: report.done, dry_run: asked.dry_run }).into_response())
 }
 
 /// `POST /dlq/purge`.
+#[utoipa::path(
+    post, path = "/dlq/purge", operation_id = "purge_dead_letters", tag = "dead letters",
+    summary = "Delete all dead letters that match",
+    description = "For good. Done in steps: if the call breaks off, what was done stays done; repeat it.",
+    request_body = bodies::DeadLetterFilter,
+    responses((status = 200, description = "What was done.", body = Purged)),
+)]
 pub(super) async fn purge_all(State(api): State<Api>, _: NoQuery, request: Request) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Body {
-        matched: u64,
-        purged: u64,
-        dry_run: bool,
-    }
     let asked = bulk(&api, request).await?;
     let report = api.queues().bulk(BulkAction::Purge, asked.filter, asked.dry_run).await?;
-    Ok(Json(Body { matched: report.matched, purged: report.done, dry_run: asked.dry_run }).into_response())
+    Ok(Json(Purged { matched: report.matched, purged: report.done, dry_run: asked.dry_run }).into_response())
 }
 
 /// What a bulk call asks for.
@@ -124,12 +186,14 @@ async fn bulk(api: &Api, request: Request) -> Result<Bulk, Problem> {
     read_bulk(raw.text()?)
 }
 
+/// The fields of a filter.
+pub(super) const FILTER_FIELDS: [&str; 6] = ["queue", "task_type", "reason", "labels", "dry_run", "all"];
+
 /// Reads a filter. One that names nothing means all dead letters, and has to say so: `"all": true`.
 fn read_bulk(text: &str) -> Result<Bulk, Problem> {
     serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|error| Problem::malformed(&error))?;
     let mut findings = Findings::default();
-    let known = ["queue", "task_type", "reason", "labels", "dry_run", "all"];
-    let Some(object) = Object::read(text, "", &known, &mut findings) else {
+    let Some(object) = Object::read(text, "", &FILTER_FIELDS, &mut findings) else {
         return findings.or_problem_as(Code::InvalidFilter, None);
     };
     let filter = TaskFilter {

@@ -3,11 +3,14 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::queue::command::{AcceptError, EngineError, TaskActionError};
 use crate::queue::handle::{BulkError, WaitError};
 use crate::queue::store::StoreError;
 use crate::task::Fault;
+
+use super::openapi::refusals::ProblemCode;
 
 /// The stable code of a problem; documented in `docs/api.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +46,38 @@ pub(super) enum Code {
 }
 
 impl Code {
+    /// Every code, in the order of their statuses.
+    pub(super) const ALL: [Self; 28] = [
+        Self::MalformedJson,
+        Self::InvalidQuery,
+        Self::InvalidIdempotencyKey,
+        Self::BodyUnreadable,
+        Self::Unauthenticated,
+        Self::NotFound,
+        Self::NoSuchRoute,
+        Self::MethodNotAllowed,
+        Self::BodyTimeout,
+        Self::WrongState,
+        Self::TaskIdTaken,
+        Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
+        Self::InvalidTask,
+        Self::InvalidFilter,
+        Self::UnknownQueue,
+        Self::UnknownTaskType,
+        Self::EgressRefused,
+        Self::IdempotencyMismatch,
+        Self::QueueFull,
+        Self::Internal,
+        Self::UnknownOutcome,
+        Self::StorageDamaged,
+        Self::Busy,
+        Self::Stopping,
+        Self::StorageFull,
+        Self::StorageUnavailable,
+        Self::NotReady,
+    ];
+
     /// The word, the status, the title.
     fn row(self) -> (&'static str, StatusCode, &'static str) {
         use StatusCode as S;
@@ -93,8 +128,18 @@ impl Code {
         self.row().0
     }
 
+    /// The status that goes with it.
+    pub(super) fn status(self) -> StatusCode {
+        self.row().1
+    }
+
+    /// What it means, for people.
+    pub(super) fn title(self) -> &'static str {
+        self.row().2
+    }
+
     /// Seconds after which a repeat makes sense, for those that pass.
-    fn retry_after_secs(self) -> Option<u32> {
+    pub(super) fn retry_after_secs(self) -> Option<u32> {
         if matches!(self, Self::Busy | Self::QueueFull | Self::StorageUnavailable) {
             Some(1)
         } else if matches!(self, Self::Stopping | Self::NotReady) {
@@ -106,7 +151,7 @@ impl Code {
 }
 
 /// Where in a request a fault is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Place {
     /// A JSON pointer into the body.
@@ -116,10 +161,13 @@ enum Place {
 }
 
 /// One of a problem's `errors`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Fault)]
 struct Item {
     #[serde(flatten)]
+    #[schema(inline)]
     place: Place,
+    /// What is wrong there, and what was expected.
     detail: String,
 }
 
@@ -134,16 +182,26 @@ pub(super) struct Problem {
     cause: Option<String>,
 }
 
-/// The body of a problem, in the order people read it.
-#[derive(Serialize)]
-struct ProblemBody<'a> {
+/// A refusal (RFC 9457), in the order people read it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemBody<'a> {
+    /// `urn:sendoff:problem:` and the code.
+    #[schema(format = "uri")]
     r#type: String,
+    /// What the code means.
     title: &'a str,
+    /// The status of the answer.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    #[schema(value_type = ProblemCode)]
     code: &'a str,
+    /// What happened this time, and what to do.
     detail: &'a str,
+    /// Every fault that was found, at most 100.
     #[serde(skip_serializing_if = "<[Item]>::is_empty")]
     errors: &'a [Item],
+    /// As in `X-Request-Id`.
     request_id: &'a str,
 }
 

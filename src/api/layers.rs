@@ -14,7 +14,7 @@ use crate::task::limits::REQUEST_ID_LEN_MAX;
 
 use super::error::{Code, Problem};
 use super::extract::{Prefixed, one_header};
-use super::router::PUBLIC;
+use super::router::is_public;
 use super::state::{Access, Api, Caller};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -54,10 +54,10 @@ pub(super) async fn answer(State(api): State<Api>, request: Request, next: Next)
     response
 }
 
-/// Lets through who holds a key. Only the paths in [`PUBLIC`] need none; whether any other path exists is not told to
+/// Lets through who holds a key. A few paths need none ([`is_public`]); whether any other path exists is not told to
 /// strangers.
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    if PUBLIC.contains(&Prefixed::split(request.uri().path()).path.as_str()) {
+    if is_public(&Prefixed::split(request.uri().path()).path) {
         return next.run(request).await;
     }
     let presented = bearer(request.headers());

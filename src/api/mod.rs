@@ -14,12 +14,14 @@
 mod batch;
 mod connection;
 mod dlq;
+mod docs;
 #[cfg(test)]
 mod door_tests;
 mod error;
 mod extract;
 mod layers;
 mod lines;
+mod openapi;
 mod ops;
 mod queues;
 #[cfg(test)]

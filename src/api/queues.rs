@@ -4,25 +4,41 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::queue::command::QueueView;
 
 use super::error::Problem;
 use super::extract::{NoQuery, QueueInPath};
+use super::openapi::parameters;
 use super::state::Api;
 use super::wire_view::{self, QueueShown};
 
+/// Every queue.
+#[derive(Serialize, ToSchema)]
+#[schema(as = QueueList)]
+pub(super) struct Listed<'a> {
+    queues: Vec<QueueShown<'a>>,
+}
+
 /// `GET /queues`.
+#[utoipa::path(
+    get, path = "/queues", operation_id = "list_queues", tag = "queues",
+    summary = "List queues", description = "How each stands, and its limits as in force.",
+    responses((status = 200, description = "Every queue.", body = Listed)),
+)]
 pub(super) async fn list(State(api): State<Api>, _: NoQuery) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        queues: Vec<QueueShown<'a>>,
-    }
     let views = api.queues().queues().await?;
-    Ok(Json(Body { queues: views.iter().map(wire_view::queue).collect() }).into_response())
+    Ok(Json(Listed { queues: views.iter().map(wire_view::queue).collect() }).into_response())
 }
 
 /// `GET /queues/{queue}`.
+#[utoipa::path(
+    get, path = "/queues/{queue}", operation_id = "get_queue", tag = "queues",
+    summary = "Look at a queue", description = "How it stands, and its limits as in force.",
+    params(parameters::QueueInPath),
+    responses((status = 200, description = "The queue.", body = QueueShown)),
+)]
 pub(super) async fn show(
     State(api): State<Api>,
     QueueInPath(queue): QueueInPath,
@@ -32,6 +48,13 @@ pub(super) async fn show(
 }
 
 /// `POST /queues/{queue}/pause`: starts no more attempts, across restarts, until resumed.
+#[utoipa::path(
+    post, path = "/queues/{queue}/pause", operation_id = "pause_queue", tag = "queues",
+    summary = "Pause a queue",
+    description = "It accepts tasks and starts none; what runs, runs on. The pause survives restarts.",
+    params(parameters::QueueInPath),
+    responses((status = 200, description = "The queue, paused.", body = QueueShown)),
+)]
 pub(super) async fn pause(
     State(api): State<Api>,
     QueueInPath(queue): QueueInPath,
@@ -41,6 +64,12 @@ pub(super) async fn pause(
 }
 
 /// `POST /queues/{queue}/resume`.
+#[utoipa::path(
+    post, path = "/queues/{queue}/resume", operation_id = "resume_queue", tag = "queues",
+    summary = "Resume a queue", description = "It starts attempts again.",
+    params(parameters::QueueInPath),
+    responses((status = 200, description = "The queue, not paused.", body = QueueShown)),
+)]
 pub(super) async fn resume(
     State(api): State<Api>,
     QueueInPath(queue): QueueInPath,

@@ -28,6 +28,7 @@ use crate::task::{
     TaskRef, TaskType, WallMs,
 };
 
+use super::openapi::contract_tests;
 use super::{Access, Api, Caller, CheckPayload, PayloadError, Wiring, router};
 
 /// The clock of every test starts here.
@@ -312,6 +313,24 @@ impl Bench {
 
     /// Sends a request with exactly these headers.
     pub(super) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: HttpBody) -> Got {
+        let (status, headers, bytes) = self.exchange(method, path, headers, body).await;
+        Got { status, headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
+    /// Sends a request without a body; gives status, headers and bytes.
+    pub(super) async fn fetch(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, HeaderMap, Bytes) {
+        let (status, headers, bytes) = self.exchange(method, path, headers, HttpBody::empty()).await;
+        (status.as_u16(), headers, bytes)
+    }
+
+    /// One request and its answer, which has to be a documented one.
+    async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: HttpBody,
+    ) -> (StatusCode, HeaderMap, Bytes) {
         let mut request = HttpRequest::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -319,6 +338,8 @@ impl Bench {
         let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        Got { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+        let method = method.parse().unwrap();
+        contract_tests::check(&method, path, parts.status.as_u16(), &parts.headers, &bytes);
+        (parts.status, parts.headers, bytes)
     }
 }

@@ -4,11 +4,17 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
+use super::openapi::openapi;
 use super::state::Api;
-use super::{batch, dlq, layers, ops, queues, tasks};
+use super::{batch, dlq, docs, layers, ops, queues, tasks};
 
 /// The paths that need no key (also under `/v1`).
-pub(super) const PUBLIC: [&str; 2] = ["/healthz", "/readyz"];
+const PUBLIC: [&str; 4] = ["/healthz", "/readyz", "/openapi.json", "/docs"];
+
+/// Whether a path (without `/v1`) needs no key. The files of the page `/docs` are part of it.
+pub(super) fn is_public(path: &str) -> bool {
+    PUBLIC.contains(&path) || docs::PARTS.iter().any(|(part, _)| *part == path)
+}
 
 /// `/metrics` alone, and without a key: for a listener of its own, which configuration keeps on loopback.
 pub fn metrics_only(api: Api) -> Router {
@@ -39,6 +45,9 @@ pub fn router(api: Api) -> Router {
         .route("/metrics", get(ops::metrics))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
+        .route("/openapi.json", get(openapi))
+        .route("/docs", get(docs::page))
+        .merge(docs::parts())
         .method_not_allowed_fallback(layers::no_such_method);
     Router::new()
         .merge(space.clone())

@@ -8,6 +8,7 @@ use axum::{Json, http::HeaderName};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::queue::command::{Accept, Accepted, Idempotency, TaskAction};
 use crate::queue::store::{IdRange, ListQuery, Row, TaskFilter, TaskRecord, digest, idempotency_hash};
@@ -18,6 +19,9 @@ use crate::task::{Span, Status, TaskId, TaskKey, TaskRef, WallMs};
 
 use super::error::{Code, Problem};
 use super::extract::{NoQuery, Prefixed, Query, TaskInPath, idempotency_key, json_body};
+use super::openapi::bodies::NewTask;
+use super::openapi::parameters;
+use super::openapi::words;
 use super::state::{Api, Caller};
 use super::wire_task::{Rules, one};
 use super::wire_view::{self, TaskView};
@@ -27,6 +31,23 @@ pub(super) const REPLAYED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
 
 /// `POST /tasks`.
+#[utoipa::path(
+    post, path = "/tasks", operation_id = "create_task", tag = "tasks",
+    summary = "Enqueue a task",
+    description = "When the answer is 200 or 201 the task is on disk. A repeat (the same `Idempotency-Key`, or the same \
+                   `task_id` with the same content) is answered with the first task as it is now.",
+    params(parameters::Repeatable),
+    request_body = NewTask,
+    responses(
+        (status = 201, description = "Accepted. Its status may already be `running`.", body = TaskView, headers(
+            ("Location" = String, description = "The path of the task."),
+        )),
+        (status = 200, description = "A repeat: the first task as it is now; what is still known of it, if its record was \
+                                      removed.", body = words::RepeatedTask, headers(
+            ("Idempotency-Replayed" = words::True, description = "Always `true`."),
+        )),
+    ),
+)]
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -54,16 +75,22 @@ pub(super) async fn create(
     }
 }
 
+/// What is still known of a task whose record was removed.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RemovedTask {
+    #[schema(value_type = words::TaskId)]
+    task_id: String,
+    /// How it ended.
+    #[schema(required, value_type = Option<words::TaskStatus>)]
+    status: Option<&'static str>,
+}
+
 /// The answer to a repeat: the first task as it is now; what is still known of it, if it was removed.
 async fn repeat(api: &Api, range: IdRange, ended: Option<Status>) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Gone {
-        task_id: String,
-        status: Option<&'static str>,
-    }
     let id = TaskId { key: range.first, tail: range.tail };
     let Some(record) = api.queues().get(TaskRef::by_id(id)).await? else {
-        let gone = Gone { task_id: id.to_string(), status: ended.map(Status::as_str) };
+        let gone = RemovedTask { task_id: id.to_string(), status: ended.map(Status::as_str) };
         return Ok((StatusCode::OK, [REPLAYED], Json(gone)).into_response());
     };
     Ok((StatusCode::OK, [REPLAYED], shown(api, &record)).into_response())
@@ -85,19 +112,33 @@ pub(super) fn shown(api: &Api, record: &TaskRecord) -> Response {
     Json(wire_view::task(&record.row, Some(&record.attempts), api.clock().now().wall)).into_response()
 }
 
+/// The parameters of a list; `label.` stands for all labels.
+pub(super) const LIST_PARAMETERS: [&str; 6] = ["queue", "status", "task_type", "label.", "limit", "cursor"];
+
+/// A page of tasks, as an answer.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TaskPage)]
+pub(super) struct Listed<'a> {
+    /// Newest first by acceptance, without their attempts.
+    tasks: Vec<TaskView<'a>>,
+    /// The `cursor` of the page after; `null` when there is none.
+    #[schema(required)]
+    next: Option<String>,
+}
+
 /// `GET /tasks`.
+#[utoipa::path(
+    get, path = "/tasks", operation_id = "list_tasks", tag = "tasks",
+    summary = "List tasks", description = "Newest first by acceptance.",
+    params(parameters::TaskFilter),
+    responses((status = 200, description = "A page. It may be short, or empty, while `next` is not null.", body = Listed)),
+)]
 pub(super) async fn list(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        tasks: Vec<TaskView<'a>>,
-        next: Option<String>,
-    }
-    let known = ["queue", "status", "task_type", "label.", "limit", "cursor"];
-    let asked = PageAsked::read(Query::read(request.uri().query(), &known))?;
+    let asked = PageAsked::read(Query::read(request.uri().query(), &LIST_PARAMETERS))?;
     let page = page(&api, asked).await?;
     let now = api.clock().now().wall;
     let tasks = page.rows.iter().map(|row| wire_view::task(row, None, now)).collect();
-    Ok(Json(Body { tasks, next: page.next }).into_response())
+    Ok(Json(Listed { tasks, next: page.next }).into_response())
 }
 
 /// Which page is asked for.
@@ -177,6 +218,13 @@ fn cursor(text: &str) -> Option<TaskKey> {
 }
 
 /// `GET /tasks/{id}`, `?wait=30s`.
+#[utoipa::path(
+    get, path = "/tasks/{id}", operation_id = "get_task", tag = "tasks",
+    summary = "Look at a task",
+    description = "With its attempts. With `wait` the answer comes when the task has ended or the time is over.",
+    params(parameters::TaskInPath, parameters::Waiting),
+    responses((status = 200, description = "The task.", body = TaskView)),
+)]
 pub(super) async fn show(
     State(api): State<Api>,
     TaskInPath(task): TaskInPath,
@@ -202,6 +250,13 @@ pub(super) async fn show(
 }
 
 /// `DELETE /tasks/{id}`.
+#[utoipa::path(
+    delete, path = "/tasks/{id}", operation_id = "cancel_task", tag = "tasks",
+    summary = "Cancel a task",
+    description = "A running call is aborted; whether its target acted on it is not known. A repeat is answered with 200.",
+    params(parameters::TaskInPath),
+    responses((status = 200, description = "The task, cancelled.", body = TaskView)),
+)]
 pub(super) async fn cancel(
     State(api): State<Api>,
     TaskInPath(task): TaskInPath,
@@ -211,6 +266,13 @@ pub(super) async fn cancel(
 }
 
 /// `POST /tasks/{id}/run`.
+#[utoipa::path(
+    post, path = "/tasks/{id}/run", operation_id = "run_task", tag = "tasks",
+    summary = "Run a task now",
+    description = "It is due now and ahead of its queue; pause, rate and concurrency still hold.",
+    params(parameters::TaskInPath),
+    responses((status = 200, description = "The task.", body = TaskView)),
+)]
 pub(super) async fn run(State(api): State<Api>, TaskInPath(task): TaskInPath, _: NoQuery) -> Result<Response, Problem> {
     act(&api, TaskAction::Run, task).await
 }

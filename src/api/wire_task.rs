@@ -32,7 +32,8 @@ pub(super) struct Rules<'r> {
     pub(super) keyed: bool,
 }
 
-const TASK_FIELDS: [&str; 11] = [
+/// The fields of a task.
+pub(super) const TASK_FIELDS: [&str; 11] = [
     "task_type",
     "payload",
     "queue",
@@ -46,7 +47,8 @@ const TASK_FIELDS: [&str; 11] = [
     "task_id",
 ];
 
-const RETRY_FIELDS: [&str; 8] = [
+/// The fields of its `retry`.
+pub(super) const RETRY_FIELDS: [&str; 8] = [
     "max_attempts",
     "min_backoff",
     "max_backoff",
@@ -58,11 +60,11 @@ const RETRY_FIELDS: [&str; 8] = [
 ];
 
 /// The queue of a task that does not name one.
-const QUEUE_DEFAULT: &str = "default";
+pub(super) const QUEUE_DEFAULT: &str = "default";
 
 /// Names that no task can have: their paths mean something else (`POST /tasks/batch`), or are folded away by clients
 /// (RFC 3986 section 5.2.4).
-const RESERVED_NAMES: [&str; 5] = [".", "..", "batch", "purge", "redrive"];
+pub(super) const RESERVED_NAMES: [&str; 5] = [".", "..", "batch", "purge", "redrive"];
 
 /// Reads the body of `POST /tasks`.
 pub(super) fn one(body: &str, rules: &Rules<'_>) -> Result<TaskSpec, Problem> {

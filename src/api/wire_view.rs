@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::config::{Bound, QueueConfig};
 use crate::queue::command::QueueView;
@@ -15,6 +16,7 @@ use crate::queue::store::Row;
 use crate::task::outcome::{OnStatus, OutcomeClass};
 use crate::task::{Attempt, Body, Header, PriorityOrder, RetryOverrides, RetryPolicy, Span, Status, WallMs};
 
+use super::openapi::words::{self, any_json, count_by_reason, count_by_status};
 use super::wire::Fields;
 
 /// A value that JSON carries as the text people read.
@@ -28,78 +30,136 @@ impl<T: Display> Serialize for Shown<T> {
 }
 
 /// A task as callers see it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Task)]
 pub(super) struct TaskView<'a> {
     /// What its client calls it.
+    #[schema(value_type = words::TaskId)]
     pub(super) task_id: String,
+    /// What runs it; `null` if the record is damaged.
+    #[schema(required, value_type = Option<words::TaskType>)]
     task_type: Option<&'a str>,
+    #[schema(value_type = words::QueueName)]
     queue: &'a str,
+    #[schema(value_type = words::TaskStatus)]
     status: &'static str,
+    /// 0 to 9, 9 most urgent.
+    #[schema(minimum = 0, maximum = 9)]
     priority: u8,
+    /// As it was given; in its `headers` the values of `authorization`, `proxy-authorization` and `cookie` are
+    /// `"[redacted]"`.
+    #[schema(required, schema_with = any_json)]
     payload: Option<Cow<'a, RawValue>>,
     labels: BTreeMap<&'a str, &'a str>,
+    /// When it is, or was, due next.
+    #[schema(value_type = words::Time)]
     run_at: Shown<WallMs>,
+    /// It is not started any more from then on.
+    #[schema(required, value_type = Option<words::Time>)]
     expires_at: Option<Shown<WallMs>>,
+    /// What the task itself says; `null`: 30 s.
+    #[schema(required, value_type = Option<words::Duration>)]
     timeout: Option<Shown<Span>>,
     retry: OverridesShown<'a>,
+    /// When it was accepted.
+    #[schema(value_type = words::Time)]
     submitted_at: Shown<WallMs>,
+    /// When it ended.
+    #[schema(required, value_type = Option<words::Time>)]
     processed_at: Option<Shown<WallMs>>,
+    /// 1, and one more with each redrive.
     series: u32,
+    /// Attempts of this series.
     attempt_count: u32,
+    /// Attempts of this series after the first.
     retry_count: u32,
+    #[schema(required)]
     last_error: Option<LastError<'a>>,
+    #[schema(required, value_type = Option<words::DeadLetterReason>)]
     dead_reason: Option<&'static str>,
+    /// Where the answer is about one task: the first and last 20 of them.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     attempts: Option<Vec<AttemptShown<'a>>>,
+    /// Only if the stored record is damaged: what is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     damaged: Option<Cow<'a, str>>,
 }
 
-#[derive(Serialize)]
+/// What went wrong in the last attempt.
+#[derive(Serialize, ToSchema)]
 struct LastError<'a> {
+    #[schema(value_type = words::AttemptClass)]
     class: &'static str,
+    /// The status of the answer, if there was one.
+    #[schema(required)]
     http_status: Option<u16>,
+    /// Only where `attempts` are shown.
+    #[schema(required)]
     error: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+/// One try.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Attempt)]
 struct AttemptShown<'a> {
+    /// Counted over all series, from 1.
     ordinal: u32,
     series: u32,
+    /// Counted in its series, from 1.
     number: u32,
+    #[schema(value_type = words::Time)]
     started_at: Shown<WallMs>,
+    /// Milliseconds.
     took_ms: u64,
+    #[schema(value_type = words::AttemptClass)]
     class: &'static str,
+    /// The status of the answer, if there was one.
+    #[schema(required)]
     http_status: Option<u16>,
+    #[schema(required)]
     error: Option<&'a str>,
+    #[schema(required)]
     response: Option<ResponseShown<'a>>,
 }
 
-/// The first bytes of an answer's body.
-#[derive(Serialize)]
+/// The first bytes of an answer's body: text where it is text.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AttemptResponse)]
 #[serde(rename_all = "lowercase")]
 enum ResponseShown<'a> {
     Text(&'a str),
     Base64(String),
 }
 
-#[derive(Serialize)]
+/// What the task itself says about retrying; the rest comes from its queue.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TaskRetry)]
 struct OverridesShown<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     max_attempts: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = words::Duration)]
     min_backoff: Option<Shown<Span>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = words::Duration)]
     max_backoff: Option<Shown<Span>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     max_doublings: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = words::Duration)]
     max_retry_duration: Option<Shown<Span>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     jitter: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = words::StopRule)]
     stop_when: Option<&'static str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "on_status")]
+    #[schema(required = false, schema_with = words::on_status)]
     on_status: &'a OnStatus,
 }
 
@@ -251,49 +311,80 @@ fn secrets(payload: &RawValue) -> Vec<&str> {
 }
 
 /// A queue as callers see it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Queue)]
 pub(super) struct QueueShown<'a> {
+    #[schema(value_type = words::QueueName)]
     name: &'a str,
+    /// Whether it starts no attempts.
     paused: bool,
+    #[schema(schema_with = count_by_status)]
     tasks: BTreeMap<&'static str, u64>,
+    /// Payload bytes of tasks that have not ended.
     bytes: u64,
+    /// Since when the oldest task that could start is due.
+    #[schema(required, value_type = Option<words::Time>)]
     oldest_ready_at: Option<Shown<WallMs>>,
+    #[schema(schema_with = count_by_reason)]
     dead_letters_by_reason: BTreeMap<&'static str, u64>,
     config: ConfigShown<'a>,
 }
 
 /// The limits in force, under the names of the configuration.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = QueueConfig)]
 struct ConfigShown<'a> {
+    /// `null`: no limit.
+    #[schema(required)]
     max_dispatches_per_second: Option<f64>,
     max_burst_size: u32,
     max_concurrent_dispatches: u32,
+    /// What a level of priority is worth in waiting, as a duration; or `strict`: priority comes first.
+    #[schema(value_type = String)]
     priority_aging: Cow<'static, str>,
+    /// Its share of turns beside other queues.
     weight: u32,
+    /// `null`: no limit.
+    #[schema(required)]
     max_tasks: Option<u64>,
+    /// `null`: no limit.
+    #[schema(required)]
     max_bytes: Option<u64>,
     retry: PolicyShown<'a>,
     retention: BoundShown,
     dead_letters: BoundShown,
 }
 
-#[derive(Serialize)]
+/// How tasks are retried that do not say otherwise.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RetryPolicy)]
 struct PolicyShown<'a> {
     max_attempts: u32,
+    #[schema(value_type = words::Duration)]
     min_backoff: Shown<Span>,
+    #[schema(value_type = words::Duration)]
     max_backoff: Shown<Span>,
     max_doublings: u32,
+    /// `null`: no limit.
+    #[schema(required, value_type = Option<words::Duration>)]
     max_retry_duration: Option<Shown<Span>>,
     jitter: f64,
+    #[schema(value_type = words::StopRule)]
     stop_when: &'static str,
     #[serde(serialize_with = "on_status")]
+    #[schema(schema_with = words::on_status)]
     on_status: &'a OnStatus,
 }
 
-#[derive(Serialize)]
+/// How long, how many and how much is kept; `null`: no bound of this kind.
+#[derive(Serialize, ToSchema)]
+#[schema(as = KeptBound)]
 struct BoundShown {
+    #[schema(required, value_type = Option<words::Duration>)]
     age: Option<Shown<Span>>,
+    #[schema(required)]
     count: Option<u64>,
+    #[schema(required)]
     bytes: Option<u64>,
 }
 

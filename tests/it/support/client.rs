@@ -5,6 +5,8 @@ use std::path::Path;
 use reqwest::{Certificate, Method, StatusCode};
 use serde_json::Value;
 
+use super::contract;
+
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -47,11 +49,15 @@ impl Client {
         self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key)
     }
 
-    /// Sends a request; an error when no whole answer came back.
+    /// Sends a request; an error when no whole answer came back. Whatever comes is documented.
     pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
-        let response = request.send().await?;
+        let (http, request) = request.build_split();
+        let request = request?;
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = http.execute(request).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.bytes().await?;
+        contract::check(&method, &path, status.as_u16(), &headers, &bytes);
         let body = serde_json::from_slice(&bytes)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
         Ok(Answer { status, headers, body })

@@ -1,6 +1,7 @@
 //! What tests share.
 
 pub(crate) mod client;
+pub(crate) mod contract;
 pub(crate) mod process;
 pub(crate) mod server;
 pub(crate) mod spoken;

@@ -19,7 +19,8 @@ use crate::task::limits::{
     FAULTS_REPORTED_MAX, TARGET_HEADER_BYTES_MAX, TARGET_HEADERS_MAX, TARGET_METHOD_LEN_MAX, TARGET_URL_LEN_MAX,
 };
 
-const FIELDS: &str = "url, method, headers, body, body_text, body_base64";
+/// The fields of a payload, as messages name them.
+pub const FIELDS: &str = "url, method, headers, body, body_text, body_base64";
 const METHODS: [Method; 8] = [
     Method::GET,
     Method::HEAD,

@@ -1,0 +1,166 @@
+//! The bodies of requests as JSON Schema. They are read by hand (`wire_task`, `dlq`), for the sake of good messages;
+//! the tests below hold the fields here and there together.
+
+use serde_json::json;
+use utoipa::openapi::schema::{Schema, SchemaType};
+use utoipa::openapi::{ArrayBuilder, KnownFormat, ObjectBuilder, Ref, SchemaFormat, Type};
+
+use crate::task::limits::{
+    ATTEMPTS_MAX, BACKOFF_MAX, BATCH_TASKS_MAX, DOUBLINGS_MAX, RUN_AHEAD_MAX, TARGET_HEADERS_MAX,
+    TARGET_METHOD_LEN_MAX, TARGET_URL_LEN_MAX, TASK_NAME_LEN_MAX, TIMEOUT_MAX, TIMEOUT_MIN,
+};
+use crate::task::outcome::DeadReason;
+use crate::task::{Priority, Span, StopWhen};
+
+use super::words::{
+    TASK_ID_PATTERN, boolean, duration_given, integer, keyword, labels, name, object, on_status, one_of_words,
+    optional, text,
+};
+use crate::api::wire_task::{QUEUE_DEFAULT, RESERVED_NAMES};
+
+component!(
+    /// `POST /tasks`.
+    NewTask = new_task()
+);
+component!(
+    /// `POST /tasks/batch`.
+    NewTasks = ArrayBuilder::new()
+        .items(Ref::from_schema_name("NewTask"))
+        .description(Some("Tasks that are accepted in one commit, or not at all."))
+        .min_items(Some(1))
+        .max_items(Some(BATCH_TASKS_MAX))
+        .examples([json!([example_task()])])
+);
+component!(
+    /// `retry` of a new task.
+    RetryOverrides = retry()
+);
+component!(
+    /// `payload` of a task of type `http_request`.
+    HttpRequest = http_request()
+);
+component!(
+    /// `POST /dlq/redrive`, `POST /dlq/purge`.
+    DeadLetterFilter = dead_letter_filter()
+);
+
+fn example_task() -> serde_json::Value {
+    json!({
+        "task_type": "http_request",
+        "payload": {"url": "https://api.example.com/charge", "body": {"order": 7}},
+        "delay": "90s",
+        "labels": {"tenant": "42"},
+        "retry": {"max_attempts": 20, "on_status": {"404": "retry"}}
+    })
+}
+
+fn new_task() -> ObjectBuilder {
+    let task_id = text("Your own name for it, unique in the server while its record exists.")
+        .pattern(Some(TASK_ID_PATTERN))
+        .min_length(Some(1))
+        .max_length(Some(TASK_NAME_LEN_MAX))
+        .extensions(keyword("not", json!({"enum": RESERVED_NAMES})));
+    let priority = integer("9 is most urgent.", 0, u32::from(Priority::MAX.get()));
+    let fields = vec![
+        ("task_type", one_of_words("What runs it.", ["http_request"]).into()),
+        ("payload", Schema::from(reference("HttpRequest", "What its handler is given; kept byte for byte."))),
+        ("queue", optional(name("A queue that is configured.").default(Some(json!(QUEUE_DEFAULT))))),
+        ("priority", optional(priority.default(Some(json!(Priority::default().get()))))),
+        ("delay", duration_given("When it is due, from now. Excludes `run_at`.", Span::default(), RUN_AHEAD_MAX)),
+        ("run_at", optional(time("When it is due; a time that has passed means now. Excludes `delay`."))),
+        ("expires_at", optional(time("It is not started any more from then on. Later than it is due."))),
+        ("timeout", duration_given("Of one attempt: connect, headers and body.", TIMEOUT_MIN, TIMEOUT_MAX)),
+        ("labels", optional(labels("Your own words for finding it again."))),
+        ("retry", optional_reference("RetryOverrides")),
+        ("task_id", optional(task_id)),
+    ];
+    let task = object("A task to accept. `null` stands for \"not given\" where a field is optional.", fields);
+    task.required("task_type").required("payload").examples([example_task()])
+}
+
+/// A time in a request.
+fn time(description: &str) -> ObjectBuilder {
+    let format = SchemaFormat::KnownFormat(KnownFormat::DateTime);
+    let bound = format!("{description} RFC 3339, at most {RUN_AHEAD_MAX} ahead.");
+    text(&bound).format(Some(format)).examples([json!("2026-12-01T00:00:00Z")])
+}
+
+fn reference(schema: &str, description: &str) -> utoipa::openapi::AllOf {
+    let item = utoipa::openapi::AllOfBuilder::new().item(Ref::from_schema_name(schema));
+    item.description(Some(description)).build()
+}
+
+fn optional_reference(schema: &str) -> Schema {
+    let null = utoipa::openapi::Object::with_type(Type::Null);
+    utoipa::openapi::OneOfBuilder::new().item(Ref::from_schema_name(schema)).item(null).build().into()
+}
+
+fn retry() -> ObjectBuilder {
+    let backoff = |description: &str| duration_given(description, Span::default(), BACKOFF_MAX);
+    let jitter = ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .description(Some("A delay is shortened by up to this fraction."))
+        .minimum(Some(0_u32))
+        .maximum(Some(1_u32));
+    let stop_when = one_of_words(
+        "Whether a series ends at `any` bound that is reached, or when `all` are.",
+        [StopWhen::Any, StopWhen::All].map(StopWhen::as_str),
+    );
+    let fields = vec![
+        ("max_attempts", optional(integer("Requests of one series.", 1, ATTEMPTS_MAX))),
+        ("min_backoff", backoff("The first delay.")),
+        ("max_backoff", backoff("The longest delay.")),
+        ("max_doublings", optional(integer("So often the delay doubles; then it grows linearly.", 0, DOUBLINGS_MAX))),
+        (
+            "max_retry_duration",
+            duration_given("Since the first attempt of the series.", Span::from_millis(1), RUN_AHEAD_MAX),
+        ),
+        ("jitter", optional(jitter)),
+        ("stop_when", optional(stop_when)),
+        ("on_status", optional(on_status())),
+    ];
+    object("What a task says about retrying; the rest comes from its queue.", fields)
+}
+
+fn http_request() -> ObjectBuilder {
+    let url = text("Where the request goes: http or https.")
+        .format(Some(SchemaFormat::Custom("uri".to_owned())))
+        .max_length(Some(TARGET_URL_LEN_MAX))
+        .examples([json!("https://api.example.com/charge")]);
+    let method = text("A token (RFC 9110 section 9.1); not CONNECT.")
+        .pattern(Some("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"))
+        .max_length(Some(TARGET_METHOD_LEN_MAX))
+        .default(Some(json!("POST")));
+    let headers = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some("Headers of the request. An empty value switches a default of sendoff off."))
+        .additional_properties(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .max_properties(Some(TARGET_HEADERS_MAX));
+    let body = ObjectBuilder::new().schema_type(SchemaType::AnyValue).description(Some("Sent as JSON, as it stands."));
+    let fields = vec![
+        ("url", url.into()),
+        ("method", method.into()),
+        ("headers", headers.into()),
+        ("body", body.into()),
+        ("body_text", text("Sent as text. At most one of the three bodies may be given.").into()),
+        (
+            "body_base64",
+            text("Sent as the bytes it encodes: standard base64 with padding.").content_encoding("base64").into(),
+        ),
+    ];
+    object("The payload of `http_request`: one HTTP request.", fields).required("url")
+}
+
+fn dead_letter_filter() -> ObjectBuilder {
+    let reason = one_of_words("Why they died.", DeadReason::ALL.map(DeadReason::as_str));
+    let fields = vec![
+        ("queue", optional(name("Of this queue."))),
+        ("task_type", optional(name("Of this type."))),
+        ("reason", optional(reason)),
+        ("labels", optional(labels("With all these labels."))),
+        ("dry_run", optional(boolean("Only count.").default(Some(json!(false))))),
+        ("all", optional(boolean("Required to be true when nothing else narrows the filter; refused otherwise."))),
+    ];
+    let filter = object("Which dead letters.", fields);
+    filter.examples([json!({"queue": "default", "reason": "permanent_status", "dry_run": true})])
+}
