@@ -175,7 +175,7 @@ pub(super) async fn purge_all(State(api): State<Api>, _: NoQuery, request: Reque
 
 /// What a bulk call asks for.
 #[derive(Debug)]
-struct Bulk {
+pub(super) struct Bulk {
     filter: TaskFilter,
     dry_run: bool,
 }
@@ -190,7 +190,7 @@ async fn bulk(api: &Api, request: Request) -> Result<Bulk, Problem> {
 pub(super) const FILTER_FIELDS: [&str; 6] = ["queue", "task_type", "reason", "labels", "dry_run", "all"];
 
 /// Reads a filter. One that names nothing means all dead letters, and has to say so: `"all": true`.
-fn read_bulk(text: &str) -> Result<Bulk, Problem> {
+pub(super) fn read_bulk(text: &str) -> Result<Bulk, Problem> {
     serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|error| Problem::malformed(&error))?;
     let mut findings = Findings::default();
     let Some(object) = Object::read(text, "", &FILTER_FIELDS, &mut findings) else {

@@ -46,8 +46,6 @@ pub(super) struct TaskView<'a> {
     /// 0 to 9, 9 most urgent.
     #[schema(minimum = 0, maximum = 9)]
     priority: u8,
-    /// As it was given; in its `headers` the values of `authorization`, `proxy-authorization` and `cookie` are
-    /// `"[redacted]"`.
     #[schema(required, schema_with = any_json)]
     payload: Option<Cow<'a, RawValue>>,
     labels: BTreeMap<&'a str, &'a str>,

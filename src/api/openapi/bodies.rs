@@ -1,7 +1,7 @@
 //! The bodies of requests as JSON Schema. They are read by hand (`wire_task`, `dlq`), for the sake of good messages;
 //! the tests below hold the fields here and there together.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::openapi::schema::{Schema, SchemaType};
 use utoipa::openapi::{ArrayBuilder, KnownFormat, ObjectBuilder, Ref, SchemaFormat, Type};
 
@@ -44,7 +44,7 @@ component!(
     DeadLetterFilter = dead_letter_filter()
 );
 
-fn example_task() -> serde_json::Value {
+fn example_task() -> Value {
     json!({
         "task_type": "http_request",
         "payload": {"url": "https://api.example.com/charge", "body": {"order": 7}},
@@ -67,22 +67,33 @@ fn new_task() -> ObjectBuilder {
         ("queue", optional(name("A queue that is configured.").default(Some(json!(QUEUE_DEFAULT))))),
         ("priority", optional(priority.default(Some(json!(Priority::default().get()))))),
         ("delay", duration_given("When it is due, from now. Excludes `run_at`.", Span::default(), RUN_AHEAD_MAX)),
-        ("run_at", optional(time("When it is due; a time that has passed means now. Excludes `delay`."))),
-        ("expires_at", optional(time("It is not started any more from then on. Later than it is due."))),
+        (
+            "run_at",
+            optional(time(
+                "When it is due; a time that has passed means now. Excludes `delay`.",
+                "2029-12-31T23:00:00Z",
+            )),
+        ),
+        (
+            "expires_at",
+            optional(time("It is not started any more from then on. Later than it is due.", "2030-01-01T00:00:00Z")),
+        ),
         ("timeout", duration_given("Of one attempt: connect, headers and body.", TIMEOUT_MIN, TIMEOUT_MAX)),
         ("labels", optional(labels("Your own words for finding it again."))),
         ("retry", optional_reference("RetryOverrides")),
         ("task_id", optional(task_id)),
     ];
     let task = object("A task to accept. `null` stands for \"not given\" where a field is optional.", fields);
-    task.required("task_type").required("payload").examples([example_task()])
+    // Both are given, and neither is null.
+    let both = json!({"required": ["delay", "run_at"], "properties": {"delay": {"not": {"type": "null"}}, "run_at": {"type": "string"}}});
+    task.required("task_type").required("payload").extensions(keyword("not", both)).examples([example_task()])
 }
 
 /// A time in a request.
-fn time(description: &str) -> ObjectBuilder {
+fn time(description: &str, example: &str) -> ObjectBuilder {
     let format = SchemaFormat::KnownFormat(KnownFormat::DateTime);
     let bound = format!("{description} RFC 3339, at most {RUN_AHEAD_MAX} ahead.");
-    text(&bound).format(Some(format)).examples([json!("2026-12-01T00:00:00Z")])
+    text(&bound).format(Some(format)).examples([json!(example)])
 }
 
 fn reference(schema: &str, description: &str) -> utoipa::openapi::AllOf {
@@ -148,7 +159,36 @@ fn http_request() -> ObjectBuilder {
             text("Sent as the bytes it encodes: standard base64 with padding.").content_encoding("base64").into(),
         ),
     ];
-    object("The payload of `http_request`: one HTTP request.", fields).required("url")
+    let two = [["body", "body_text"], ["body", "body_base64"], ["body_text", "body_base64"]]
+        .map(|two| json!({"required": two}));
+    let request = object("The payload of `http_request`: one HTTP request.", fields).required("url");
+    request.extensions(keyword("not", json!({"anyOf": two})))
+}
+
+/// Either all dead letters are meant and the filter says so, or it names something.
+fn all_or_some() -> Value {
+    let absent = || json!({"type": "null"});
+    let no_labels = json!({"type": ["object", "null"], "maxProperties": 0});
+    let named = |field: &str, value: Value| json!({"required": [field], "properties": {field: value}});
+    json!([
+        {
+            "title": "All",
+            "required": ["all"],
+            "properties": {
+                "all": {"const": true}, "queue": absent(), "task_type": absent(), "reason": absent(), "labels": no_labels,
+            },
+        },
+        {
+            "title": "Some",
+            "properties": {"all": {"enum": [false, null]}},
+            "anyOf": [
+                named("queue", json!({"type": "string"})),
+                named("task_type", json!({"type": "string"})),
+                named("reason", json!({"type": "string"})),
+                named("labels", json!({"type": "object", "minProperties": 1})),
+            ],
+        },
+    ])
 }
 
 fn dead_letter_filter() -> ObjectBuilder {
@@ -159,8 +199,8 @@ fn dead_letter_filter() -> ObjectBuilder {
         ("reason", optional(reason)),
         ("labels", optional(labels("With all these labels."))),
         ("dry_run", optional(boolean("Only count.").default(Some(json!(false))))),
-        ("all", optional(boolean("Required to be true when nothing else narrows the filter; refused otherwise."))),
+        ("all", optional(boolean("All dead letters: true exactly when nothing else narrows the filter."))),
     ];
-    let filter = object("Which dead letters.", fields);
+    let filter = object("Which dead letters.", fields).extensions(keyword("oneOf", all_or_some()));
     filter.examples([json!({"queue": "default", "reason": "permanent_status", "dry_run": true})])
 }

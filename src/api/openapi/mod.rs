@@ -74,7 +74,7 @@ not known: repeat with the same `Idempotency-Key`.
     security(("api_key" = [])),
     components(schemas(
         bodies::HttpRequest, bodies::NewTask, bodies::RetryOverrides, refusals::ProblemCode, super::error::ProblemBody,
-        super::tasks::RemovedTask, words::DeadLetterReason, words::QueueName, words::StatusVerdict, words::TaskId, words::TaskStatus, words::TaskType,
+        super::tasks::RemovedTask, words::DeadLetterReason, words::QueueName, words::StatusVerdict, words::TaskId, words::TaskStatus, words::TaskType, words::True,
     )),
     paths(
         tasks::create, batch::create, tasks::list, tasks::show, tasks::cancel, tasks::run,

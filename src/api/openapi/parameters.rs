@@ -10,6 +10,9 @@ use crate::task::limits::{IDEMPOTENCY_KEY_LEN_MAX, IDEMPOTENCY_WINDOW, PAGE_DEFA
 
 use super::words::{bare_name, integer, text};
 
+/// A duration up to [`WAIT_MAX`], as most would write it.
+const WAIT_PATTERN: &str = r"^(60|[1-5]?[0-9](\.[0-9]{1,3})?)s?$|^[0-9]{1,4}ms$|^1m$";
+
 /// Parameters that go together.
 macro_rules! parameters {
     ($(#[$doc:meta])* $name:ident = $parameters:expr) => {
@@ -112,7 +115,7 @@ fn labels() -> Parameter {
 }
 
 fn wait() -> Parameter {
-    let duration = text("").description(None::<String>).pattern(Some("^[0-9.dhms]+$")).examples([json!("30s")]);
+    let duration = text("").description(None::<String>).pattern(Some(WAIT_PATTERN)).examples([json!("30s")]);
     let description = format!(
         "Answer when the task has ended, or after this long (a duration up to {WAIT_MAX}), whichever is first."
     );

@@ -11,7 +11,8 @@ use crate::api::wire_task::{RETRY_FIELDS, Rules, TASK_FIELDS, one};
 use crate::api::{dlq, docs, tasks};
 use crate::queue::command::{AcceptError, EngineError, TaskActionError};
 use crate::queue::store::StoreError;
-use crate::task::{QueueName, Status, TaskName};
+use crate::task::limits::WAIT_MAX;
+use crate::task::{QueueName, Span, Status, TaskName};
 use crate::worker::handler::http;
 
 use super::contract_tests::validator;
@@ -132,8 +133,92 @@ fn bounds_are_those_of_the_code_one_within_and_one_beyond() {
         assert_eq!(taken(&with(place, within.clone())), (true, true), "{place} {within}");
         assert_eq!(taken(&with(place, beyond.clone())), (false, false), "{place} {beyond}");
     }
+    for (payload, fits) in [
+        (json!({"url": "https://a/", "body": null}), true),
+        (json!({"url": "https://a/", "body": 1, "body_text": ""}), false),
+        (json!({"url": "https://a/", "body_text": "", "body_base64": ""}), false),
+    ] {
+        // The handler reads it, and has tests of its own for this.
+        assert_eq!(taken(&with("payload", payload.clone())).1, fits, "{payload}");
+    }
+    for (delay, run_at, fits) in [
+        (json!("1s"), json!("2026-12-01T00:00:00Z"), false),
+        (json!(null), json!("2026-12-01T00:00:00Z"), true),
+        (json!("1s"), json!(null), true),
+    ] {
+        let mut task = with("delay", delay);
+        task["run_at"] = run_at;
+        assert_eq!(taken(&task), (fits, fits), "{task}");
+    }
     assert_eq!(taken(&with("quue", json!("a"))), (false, false));
     assert_eq!(taken(&json!({"task_type": "http_request"})), (false, false));
+}
+
+#[test]
+fn filters_are_those_of_the_code() {
+    for (filter, fits) in [
+        (json!({"all": true}), true),
+        (json!({"all": true, "queue": null, "labels": {}, "dry_run": true}), true),
+        (json!({"reason": "corrupt"}), true),
+        (json!({"labels": {"a": "b"}, "all": false}), true),
+        (json!({"queue": "default", "task_type": "http_request", "all": null}), true),
+        (json!({}), false),
+        (json!({"dry_run": true}), false),
+        (json!({"labels": {}}), false),
+        (json!({"queue": null}), false),
+        (json!({"all": false}), false),
+        (json!({"all": true, "queue": "default"}), false),
+        (json!({"reason": "bored"}), false),
+        (json!({"queue": "a b"}), false),
+        (json!({"queues": "a"}), false),
+        (json!([]), false),
+    ] {
+        assert_eq!(dlq::read_bulk(&filter.to_string()).is_ok(), fits, "{filter}");
+        assert_eq!(validator("/components/schemas/DeadLetterFilter").is_valid(&filter), fits, "{filter}");
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    fn walk(document: &Value, at: &Value, seen: &mut usize) {
+        match at {
+            Value::Object(fields) => {
+                if let Some(reference) = fields.get("$ref") {
+                    let target = reference.as_str().unwrap().trim_start_matches('#');
+                    assert!(document.pointer(target).is_some(), "{target}");
+                    *seen += 1;
+                }
+                fields.values().for_each(|field| walk(document, field, seen));
+            }
+            Value::Array(items) => items.iter().for_each(|item| walk(document, item, seen)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let (document, mut seen) = (document(), 0);
+    walk(&document, &document, &mut seen);
+    assert!(seen > 100, "{seen} references");
+}
+
+#[test]
+fn waits_are_those_of_the_code() {
+    let document = document();
+    let parameters = document["paths"]["/tasks/{id}"]["get"]["parameters"].as_array().unwrap();
+    let at = parameters.iter().position(|parameter| parameter["name"] == "wait").unwrap();
+    let schema = format!("/paths/~1tasks~1{{id}}/get/parameters/{at}/schema");
+    for (wait, fits) in [
+        ("0", true),
+        ("60", true),
+        ("59.999s", true),
+        ("1m", true),
+        ("250ms", true),
+        ("61", false),
+        ("2m", false),
+        ("", false),
+        ("s", false),
+    ] {
+        assert_eq!(validator(&schema).is_valid(&json!(wait)), fits, "{wait}");
+        assert_eq!(Span::parse(wait).is_ok_and(|wait| wait <= WAIT_MAX), fits, "{wait}");
+    }
 }
 
 #[tokio::test]

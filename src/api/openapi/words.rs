@@ -170,7 +170,7 @@ pub(super) fn labels(description: &str) -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(Type::Object)
         .description(Some(description))
-        .property_names(Some(bare_name(NAME_PATTERN)))
+        .property_names(Some(Schema::from(name("").description(None::<String>).build())))
         .additional_properties(Some(Schema::from(value)))
         .max_properties(Some(LABELS_MAX))
         .examples([json!({"tenant": "42"})])
@@ -178,8 +178,7 @@ pub(super) fn labels(description: &str) -> ObjectBuilder {
 
 /// A string of this pattern, for the names of fields.
 pub(super) fn bare_name(pattern: &str) -> Schema {
-    let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
-    name.max_length(Some(NAME_LEN_MAX)).build().into()
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern)).build().into()
 }
 
 /// `on_status`: what is made of which status.
@@ -211,7 +210,9 @@ fn counts(description: &str, words: &[&str]) -> ObjectBuilder {
 
 /// The payload in answers: any JSON, as it was given.
 pub(in crate::api) fn any_json() -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(SchemaType::AnyValue)
+    let description = "As it was given; in its `headers` the values of `authorization`, `proxy-authorization` and `cookie` are \
+                       `\"[redacted]\"`. `null` if the record is damaged.";
+    ObjectBuilder::new().schema_type(SchemaType::AnyValue).description(Some(description))
 }
 
 /// A keyword of JSON Schema that the builders have no method for.
