@@ -49,7 +49,7 @@ impl Body {
     description = "All are accepted in one commit, or none is. A refusal names each fault with the task's index: \
                    `/1/payload/url`. `Idempotency-Key` covers the whole batch.",
     params(parameters::Repeatable),
-    request_body(content((NewTasks = "application/json"), (words::TaskLines = "application/x-ndjson"))),
+    request_body = NewTasks,
     responses(
         (status = 201, description = "Accepted.", body = Body),
         (status = 200, description = "A repeat: the same ids.", body = Body, headers(

@@ -215,14 +215,25 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
     serde_json::from_str(text).map_err(|_kind| expected("true or false", text))
 }
 
-/// Reads a whole number from `min` to `max`.
+/// Reads a whole number from `min` to `max`, however it is written: `5`, `5.0` and `5e0` are the same number.
 pub(super) fn integer(min: u32, max: u32) -> impl FnOnce(&str) -> Result<u32, String> {
     move |text| {
         let wanted = || format!("a whole number from {min} to {max}");
         let number = serde_json::from_str::<serde_json::Number>(text).map_err(|_kind| expected(&wanted(), text))?;
-        let fits = number.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|n| (min..=max).contains(n));
+        let fits = whole(&number).filter(|number| (min..=max).contains(number));
         fits.ok_or_else(|| format!("expected {}, found {}", wanted(), clip(text)))
     }
+}
+
+/// A number that is whole and fits, as JSON Schema understands `integer`.
+fn whole(number: &serde_json::Number) -> Option<u32> {
+    let written_otherwise = || {
+        let value =
+            number.as_f64().filter(|value| value.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(value))?;
+        // Whole and in range (or -0): its shortest text has no point.
+        format!("{}", value.abs()).parse().ok()
+    };
+    number.as_u64().map_or_else(written_otherwise, |number| u32::try_from(number).ok())
 }
 
 /// Reads a fraction from 0 to 1.

@@ -1,5 +1,7 @@
 //! The bodies of requests as JSON Schema. They are read by hand (`wire_task`, `dlq`), for the sake of good messages;
-//! the tests below hold the fields here and there together.
+//! the tests hold both together.
+//!
+//! No field has a `default` here: generators of clients take that for "always there".
 
 use serde_json::{Value, json};
 use utoipa::openapi::schema::{Schema, SchemaType};
@@ -60,12 +62,13 @@ fn new_task() -> ObjectBuilder {
         .min_length(Some(1))
         .max_length(Some(TASK_NAME_LEN_MAX))
         .extensions(keyword("not", json!({"enum": RESERVED_NAMES})));
-    let priority = integer("9 is most urgent.", 0, u32::from(Priority::MAX.get()));
+    let level = Priority::default().get();
+    let priority = integer(&format!("9 is most urgent; {level} if none is given."), 0, u32::from(Priority::MAX.get()));
     let fields = vec![
         ("task_type", one_of_words("What runs it.", ["http_request"]).into()),
         ("payload", Schema::from(reference("HttpRequest", "What its handler is given; kept byte for byte."))),
-        ("queue", optional(name("A queue that is configured.").default(Some(json!(QUEUE_DEFAULT))))),
-        ("priority", optional(priority.default(Some(json!(Priority::default().get()))))),
+        ("queue", optional(name(&format!("A queue that is configured; `{QUEUE_DEFAULT}` if none is named.")))),
+        ("priority", optional(priority)),
         ("delay", duration_given("When it is due, from now. Excludes `run_at`.", Span::default(), RUN_AHEAD_MAX)),
         (
             "run_at",
@@ -138,10 +141,9 @@ fn http_request() -> ObjectBuilder {
         .format(Some(SchemaFormat::Custom("uri".to_owned())))
         .max_length(Some(TARGET_URL_LEN_MAX))
         .examples([json!("https://api.example.com/charge")]);
-    let method = text("A token (RFC 9110 section 9.1); not CONNECT.")
+    let method = text("A token (RFC 9110 section 9.1), but not CONNECT; POST if none is given.")
         .pattern(Some("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"))
-        .max_length(Some(TARGET_METHOD_LEN_MAX))
-        .default(Some(json!("POST")));
+        .max_length(Some(TARGET_METHOD_LEN_MAX));
     let headers = ObjectBuilder::new()
         .schema_type(Type::Object)
         .description(Some("Headers of the request. An empty value switches a default of sendoff off."))
@@ -198,7 +200,7 @@ fn dead_letter_filter() -> ObjectBuilder {
         ("task_type", optional(name("Of this type."))),
         ("reason", optional(reason)),
         ("labels", optional(labels("With all these labels."))),
-        ("dry_run", optional(boolean("Only count.").default(Some(json!(false))))),
+        ("dry_run", optional(boolean("Only count."))),
         ("all", optional(boolean("All dead letters: true exactly when nothing else narrows the filter."))),
     ];
     let filter = object("Which dead letters.", fields).extensions(keyword("oneOf", all_or_some()));
