@@ -433,7 +433,7 @@ mod tests {
     fn no_path_of_one_machine_is_named() {
         let places =
             [&RUST[..], &["docs", ".ci", "README.md", "CHANGELOG.md", "Cargo.toml", "deny.toml", "config.yaml"]];
-        holds(machine_paths, &places.concat(), &["rs", "md", "toml", "yaml", "run", "coverage"]);
+        holds(machine_paths, &places.concat(), &["rs", "md", "toml", "yaml", "py", "run", "coverage", "openapi"]);
     }
 
     #[test]

@@ -108,8 +108,7 @@ fn labels() -> Parameter {
         .property_names(Some(bare_name("^label[.][A-Za-z0-9._-]{1,128}$")))
         .additional_properties(Some(AdditionalProperties::<Schema>::from(Schema::from(
             ObjectBuilder::new().schema_type(Type::String),
-        ))))
-        .examples([json!({"label.tenant": "42"})]);
+        ))));
     let description = "With all these labels: a parameter `label.NAME=VALUE` for each.";
     in_query("labels", description, labels).style(Some(ParameterStyle::Form)).explode(Some(true)).build()
 }
