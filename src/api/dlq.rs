@@ -127,7 +127,7 @@ pub(super) async fn purge(
 
 /// What a bulk redrive did.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Redriven {
+pub(super) struct RedriveReport {
     /// Dead letters that the filter names.
     matched: u64,
     /// Dead letters that were put back; 0 in a dry run.
@@ -137,7 +137,7 @@ pub(super) struct Redriven {
 
 /// What a bulk purge did.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Purged {
+pub(super) struct PurgeReport {
     /// Dead letters that the filter names.
     matched: u64,
     /// Dead letters that were deleted; 0 in a dry run.
@@ -151,12 +151,12 @@ pub(super) struct Purged {
     summary = "Put back all dead letters that match",
     description = "Done in steps: if the call breaks off, what was done stays done; repeat it.",
     request_body = bodies::DeadLetterFilter,
-    responses((status = 200, description = "What was done.", body = Redriven)),
+    responses((status = 200, description = "What was done.", body = RedriveReport)),
 )]
 pub(super) async fn redrive_all(State(api): State<Api>, _: NoQuery, request: Request) -> Result<Response, Problem> {
     let asked = bulk(&api, request).await?;
     let report = api.queues().bulk(BulkAction::Redrive, asked.filter, asked.dry_run).await?;
-    Ok(Json(Redriven { matched: report.matched, redriven: report.done, dry_run: asked.dry_run }).into_response())
+    Ok(Json(RedriveReport { matched: report.matched, redriven: report.done, dry_run: asked.dry_run }).into_response())
 }
 
 /// `POST /dlq/purge`.
@@ -165,12 +165,12 @@ pub(super) async fn redrive_all(State(api): State<Api>, _: NoQuery, request: Req
     summary = "Delete all dead letters that match",
     description = "For good. Done in steps: if the call breaks off, what was done stays done; repeat it.",
     request_body = bodies::DeadLetterFilter,
-    responses((status = 200, description = "What was done.", body = Purged)),
+    responses((status = 200, description = "What was done.", body = PurgeReport)),
 )]
 pub(super) async fn purge_all(State(api): State<Api>, _: NoQuery, request: Request) -> Result<Response, Problem> {
     let asked = bulk(&api, request).await?;
     let report = api.queues().bulk(BulkAction::Purge, asked.filter, asked.dry_run).await?;
-    Ok(Json(Purged { matched: report.matched, purged: report.done, dry_run: asked.dry_run }).into_response())
+    Ok(Json(PurgeReport { matched: report.matched, purged: report.done, dry_run: asked.dry_run }).into_response())
 }
 
 /// What a bulk call asks for.

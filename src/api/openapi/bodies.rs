@@ -61,7 +61,7 @@ fn new_task() -> ObjectBuilder {
         .pattern(Some(TASK_ID_PATTERN))
         .min_length(Some(1))
         .max_length(Some(TASK_NAME_LEN_MAX))
-        .extensions(keyword("not", json!({"enum": RESERVED_NAMES})));
+        .extensions(Some(keyword("not", json!({"enum": RESERVED_NAMES}))));
     let level = Priority::default().get();
     let priority = integer(&format!("9 is most urgent; {level} if none is given."), 0, u32::from(Priority::MAX.get()));
     let fields = vec![
@@ -89,7 +89,7 @@ fn new_task() -> ObjectBuilder {
     let task = object("A task to accept. `null` stands for \"not given\" where a field is optional.", fields);
     // Both are given, and neither is null.
     let both = json!({"required": ["delay", "run_at"], "properties": {"delay": {"not": {"type": "null"}}, "run_at": {"type": "string"}}});
-    task.required("task_type").required("payload").extensions(keyword("not", both)).examples([example_task()])
+    task.required("task_type").required("payload").extensions(Some(keyword("not", both))).examples([example_task()])
 }
 
 /// A time in a request.
@@ -164,7 +164,7 @@ fn http_request() -> ObjectBuilder {
     let two = [["body", "body_text"], ["body", "body_base64"], ["body_text", "body_base64"]]
         .map(|two| json!({"required": two}));
     let request = object("The payload of `http_request`: one HTTP request.", fields).required("url");
-    request.extensions(keyword("not", json!({"anyOf": two})))
+    request.extensions(Some(keyword("not", json!({"anyOf": two}))))
 }
 
 /// Either all dead letters are meant and the filter says so, or it names something.
@@ -203,6 +203,6 @@ fn dead_letter_filter() -> ObjectBuilder {
         ("dry_run", optional(boolean("Only count."))),
         ("all", optional(boolean("All dead letters: true exactly when nothing else narrows the filter."))),
     ];
-    let filter = object("Which dead letters.", fields).extensions(keyword("oneOf", all_or_some()));
+    let filter = object("Which dead letters.", fields).extensions(Some(keyword("oneOf", all_or_some())));
     filter.examples([json!({"queue": "default", "reason": "permanent_status", "dry_run": true})])
 }

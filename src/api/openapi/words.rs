@@ -211,6 +211,6 @@ pub(in crate::api) fn any_json() -> ObjectBuilder {
 }
 
 /// A keyword of JSON Schema that the builders have no method for.
-pub(super) fn keyword(name: &str, value: Value) -> Option<Extensions> {
-    Some(Extensions::from_iter([(name, value)]))
+pub(super) fn keyword(name: &str, value: Value) -> Extensions {
+    Extensions::from_iter([(name, value)])
 }
