@@ -5,6 +5,7 @@ true here. Then schema-valid requests have to be accepted, all of them, and a re
 are left as they are, but for their targets.
 """
 
+import json
 import os
 import re
 import zlib
@@ -71,7 +72,7 @@ def settle(task):
 @schemathesis.hook
 def before_call(context, case, kwargs):
     path, valid = case.operation.path, case.meta is None or case.meta.generation.mode == GenerationMode.POSITIVE
-    if path in ("/tasks", "/tasks/batch"):
+    if path in ("/tasks", "/tasks/batch") and case.media_type == "application/json":
         bend = (lambda task: settle(aim(task))) if valid else aim
         if isinstance(case.body, list):
             case.body = [bend(task) for task in case.body]
@@ -80,6 +81,10 @@ def before_call(context, case, kwargs):
         if valid and path == "/tasks/batch" and isinstance(case.body, list):
             # No name twice in a batch.
             case.body = [{**task, "task_id": None} for task in case.body]
+    if valid and case.media_type == "application/x-ndjson":
+        lines = 1 + number(case.body) % 3
+        case.body = json.dumps({"task_type": "http_request", "payload": {"url": TARGET}}) + "\n"
+        case.body *= lines
     if valid and path in ("/dlq/redrive", "/dlq/purge") and isinstance(case.body, dict):
         spare(case.body)
     if valid:
@@ -113,3 +118,8 @@ def find(case):
     query = case.query or {}
     if "cursor" in query and not re.match(r"^A[Q-X][A-Za-z0-9_-]{10}$", str(query["cursor"])):
         query["cursor"] = "AQAAAAAAAAAB"
+
+@schemathesis.serializer("application/x-ndjson")
+def lines(context, value):
+    """A batch as lines: the text itself, or something that is none."""
+    return value.encode("utf-8", "replace") if isinstance(value, str) else repr(value).encode()

@@ -46,10 +46,10 @@ impl Body {
 #[utoipa::path(
     post, path = "/tasks/batch", operation_id = "create_tasks", tag = "tasks",
     summary = "Enqueue many tasks",
-    description = "All are accepted in one commit, or none is. A refusal names each fault with the task's index: \
-                   `/1/payload/url`. `Idempotency-Key` covers the whole batch.",
+    description = "All are accepted in one commit, or none is. A refusal names each fault with the task's index, \
+                   `/1/payload/url`, and of lines with the number of its line too. `Idempotency-Key` covers the whole batch.",
     params(parameters::Repeatable),
-    request_body = NewTasks,
+    request_body(content((NewTasks = "application/json"), (words::TaskLines = "application/x-ndjson"))),
     responses(
         (status = 201, description = "Accepted.", body = Body),
         (status = 200, description = "A repeat: the same ids.", body = Body, headers(

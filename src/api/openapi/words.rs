@@ -82,6 +82,11 @@ component!(
         .description(Some("The first task as it is now; what is still known of it, if its record was removed."))
 );
 component!(
+    /// One task a line.
+    TaskLines = text("A `NewTask` on each line (newline-delimited JSON).")
+        .examples([json!("{\"task_type\":\"http_request\",\"payload\":{\"url\":\"https://api.example.com/a\"}}\n")])
+);
+component!(
     /// A header that says yes.
     True = text("").description(None::<String>).enum_values(Some(["true"]))
 );
