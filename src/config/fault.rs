@@ -77,6 +77,11 @@ impl ConfigFaults {
     }
 
     /// Notes one more fault.
+    pub fn add(&mut self, fault: ConfigFault) {
+        self.push(&fault.origin, fault.path, fault.detail);
+    }
+
+    /// Notes one more fault.
     pub(super) fn push(&mut self, origin: &Origin, path: impl Into<String>, detail: impl Into<String>) {
         if self.faults.len() < FAULTS_REPORTED_MAX {
             self.faults.push(ConfigFault { origin: origin.clone(), path: path.into(), detail: detail.into() });
@@ -86,7 +91,7 @@ impl ConfigFaults {
     }
 
     /// The faults in reading order, or `value` when there are none.
-    pub(super) fn or<T>(mut self, value: T) -> Result<T, Self> {
+    pub fn or<T>(mut self, value: T) -> Result<T, Self> {
         if self.faults.is_empty() {
             return Ok(value);
         }

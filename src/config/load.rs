@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use super::fault::{ConfigFaults, Origin, child};
+use super::fault::{ConfigFault, ConfigFaults, Origin, child};
 use super::model::Config;
 use super::raw::{self, Kind, Map, Node};
 use super::{overrides, shape, validate};
@@ -68,6 +68,21 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// By path (`queues.mail.weight`, lists as a whole): everything that was given rather than left to its default.
     pub origins: BTreeMap<String, Origin>,
+}
+
+impl Loaded {
+    /// A fault that shows only when the value at `path` is used: a file that it names cannot be read, say.
+    pub fn fault(&self, path: &str, detail: impl Into<String>) -> ConfigFault {
+        let origin = self.origins.get(path).cloned().unwrap_or(Origin::Default);
+        ConfigFault { origin, path: path.to_owned(), detail: detail.into() }
+    }
+}
+
+impl From<Config> for Loaded {
+    /// A configuration that came from nowhere: a program that holds the server within itself has made it.
+    fn from(config: Config) -> Self {
+        Self { config, file: None, origins: BTreeMap::new() }
+    }
 }
 
 /// The variables of this process whose names begin with `SENDOFF_`, as [`Sources::env`] wants them.

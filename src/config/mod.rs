@@ -4,11 +4,13 @@
 //! table of all keys and checks spelling, `validate` reads the tree into [`Config`] (`value`, `address`: the readers of
 //! single values; `section`: where it reads from). `show` writes a [`Config`] back as YAML, `schema` describes every key
 //! to editors. [`load`] is the whole way.
+//! `diff` compares two of them: what a reload changes, and what waits for a restart.
 //!
 //! Relative paths (`data_dir`, `certs_dir`, TLS and CA files) are relative to the current directory, wherever the file
 //! itself lies, so that the file and the flags mean the same by the same words.
 
 mod address;
+mod diff;
 mod fault;
 mod load;
 pub mod model;
@@ -24,6 +26,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use diff::{Change, Difference, in_force, one_line};
 pub use fault::{ConfigFault, ConfigFaults, Origin};
 pub use load::{DEFAULT_FILE, FileSource, Flags, Loaded, Sources, environment, load, variable};
 pub use model::{

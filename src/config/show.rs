@@ -15,7 +15,7 @@ use super::value::show_bytes;
 use crate::task::{PriorityOrder, RetryPolicy, Span};
 
 /// What stands under a key.
-enum Item {
+pub(super) enum Item {
     Scalar(String),
     List(Vec<String>),
     Map(Vec<(String, Item)>),
@@ -31,7 +31,8 @@ pub fn show(loaded: &Loaded) -> String {
     out
 }
 
-fn config(config: &Config) -> Vec<(String, Item)> {
+/// Every key with its value, in the order of the documentation.
+pub(super) fn config(config: &Config) -> Vec<(String, Item)> {
     let queues = config.queues.iter().map(|(name, config)| (name.to_string(), queue(config))).collect();
     vec![
         field("server", server(&config.server)),
@@ -69,7 +70,8 @@ fn server(server: &ServerConfig) -> Item {
     ])
 }
 
-fn queue(queue: &QueueConfig) -> Item {
+/// The keys of one queue.
+pub(super) fn queue(queue: &QueueConfig) -> Item {
     let aging = match queue.order {
         PriorityOrder::Aging(aging) => span(aging),
         PriorityOrder::Strict => text("strict"),

@@ -93,6 +93,10 @@ pub const TARGET_HEADER_BYTES_MAX: usize = 16 * 1024;
 pub const TARGET_URL_LEN_MAX: usize = 8 * 1024;
 /// Faults reported for one request or configuration file.
 pub const FAULTS_REPORTED_MAX: usize = 100;
+/// Changes that the event of one reload spells out.
+pub const CHANGES_REPORTED_MAX: usize = 100;
+/// Characters of one value in it.
+pub const CHANGE_VALUE_CHARS_MAX: usize = 200;
 
 /// Tasks on one page when the caller does not say.
 pub const PAGE_DEFAULT: u32 = 100;
