@@ -37,4 +37,7 @@ mod wire_task;
 mod wire_view;
 
 pub use router::{metrics_only, router};
-pub use state::{Access, Api, Authenticate, Caller, CheckPayload, MetricsText, OnAccess, PayloadError, Ready, Wiring};
+pub use state::{
+    Access, Api, Authenticate, Caller, CheckPayload, MetricsText, OnAccess, PayloadBytesMax, PayloadError, Ready,
+    Wiring,
+};

@@ -234,7 +234,7 @@ pub(super) fn bench(
         metrics: Arc::new(|_, _| "# EOF\n".to_owned()),
         ready: Arc::new(|| false),
         on_access: Arc::new(move |access| told_too.lock().unwrap().push(access.clone())),
-        payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
+        payload_bytes_max: Arc::new(|| PAYLOAD_BYTES_DEFAULT),
     };
     let api = Api::new(wiring);
     Bench { router: router(api.clone()), api, hand, asked, told, _engine: engine }
@@ -254,7 +254,9 @@ pub(super) fn accepting() -> Bench {
                 accept.specs.iter().map(|spec| spec.name.clone().map_or(PublicId::Id(row.header.id()), PublicId::Name));
             Ok(Answer::Accept(Ok(Accepted::New { ids: ids.collect(), first: Box::new(row) })))
         }
-        Request::Task(..) | Request::Chunk(..) | Request::Pause(..) | Request::Queues(_) => panic!("{request:?}"),
+        Request::Task(..) | Request::Chunk(..) | Request::Pause(..) | Request::Queues(_) | Request::Configure(_) => {
+            panic!("{request:?}")
+        }
     })
 }
 

@@ -49,6 +49,9 @@ pub type MetricsText = Arc<dyn Fn(&[QueueView], WallMs) -> String + Send + Sync>
 /// Whether the server takes new work (`/readyz`).
 pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
 
+/// The largest payload of one task, in bytes: `limits.payload_bytes` as it is in force.
+pub type PayloadBytesMax = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// Told of every answer.
 pub type OnAccess = Arc<dyn Fn(&Access) + Send + Sync>;
 
@@ -92,8 +95,8 @@ pub struct Wiring {
     pub ready: Ready,
     /// Told of every answer.
     pub on_access: OnAccess,
-    /// `limits.payload_bytes`.
-    pub payload_bytes_max: u64,
+    /// The largest payload.
+    pub payload_bytes_max: PayloadBytesMax,
 }
 
 /// What every handler holds. Cheap to clone.

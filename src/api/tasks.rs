@@ -57,7 +57,7 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let key = idempotency_key(&parts.headers)?;
-    let limit = usize::try_from(api.wiring().payload_bytes_max).unwrap_or(usize::MAX);
+    let limit = usize::try_from((api.wiring().payload_bytes_max)()).unwrap_or(usize::MAX);
     let raw = json_body(&api, &parts.headers, body, limit.saturating_add(TASK_ENVELOPE_BYTES_MAX)).await?;
     let now = api.clock().now().wall;
     let spec = one(raw.text()?, &rules(&api, now, key.is_some()))?;
@@ -99,7 +99,7 @@ async fn repeat(api: &Api, range: IdRange, ended: Option<Status>) -> Result<Resp
 /// What tasks are checked against.
 pub(super) fn rules(api: &Api, now: WallMs, keyed: bool) -> Rules<'_> {
     let wiring = api.wiring();
-    Rules { now, payload_bytes_max: wiring.payload_bytes_max, check: &wiring.check_payload, keyed }
+    Rules { now, payload_bytes_max: (wiring.payload_bytes_max)(), check: &wiring.check_payload, keyed }
 }
 
 /// The key as the engine knows it, with the digest of the raw body: its scope is caller, method, and path without `/v1`.

@@ -44,9 +44,13 @@ impl ServerOptions {
 
     /// The configuration that they lead to.
     pub(super) fn load(&self, environment: Vec<(String, String)>) -> Result<Loaded, Failed> {
+        Ok(crate::config::load(&self.sources(environment))?)
+    }
+
+    /// Where it comes from.
+    pub(super) fn sources(&self, environment: Vec<(String, String)>) -> Sources {
         let Self { config, data_dir, certs_dir, listen } = self.clone();
-        let sources = Sources::new(environment, Flags { config, data_dir, certs_dir, listen });
-        Ok(crate::config::load(&sources)?)
+        Sources::new(environment, Flags { config, data_dir, certs_dir, listen })
     }
 }
 

@@ -113,10 +113,13 @@ enum Command {
 pub fn main() -> ExitCode {
     let Cli { command, server } = Cli::parse();
     match command.unwrap_or(Command::Serve(ServerOptions::default())) {
-        Command::Serve(options) => match options.or(server).load(environment()) {
-            Ok(loaded) => serve::run(loaded),
-            Err(failed) => finish(Err(failed)),
-        },
+        Command::Serve(options) => {
+            let sources = options.or(server).sources(environment());
+            match crate::config::load(&sources) {
+                Ok(loaded) => serve::run(loaded, sources),
+                Err(faults) => finish(Err(faults.into())),
+            }
+        }
         Command::Dev(options) => dev::run(&options, &server),
         Command::Task { command, options } => task::run(command, &options, &server),
         Command::Dlq { command, options } => dlq::run(command, &options, &server),

@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::task::{QueueName, Status};
+use crate::task::{QueueName, Status, WallMs};
 
 /// A cheap handle on the metrics of this process.
 #[derive(Debug, Clone)]
@@ -100,6 +100,9 @@ pub struct Metrics {
     pub(super) stale_settles: Counter,
     pub(super) wall_jumps: Counter,
     pub(super) accepting: Gauge,
+    pub(super) config_reloads: Family<ReloadLabels, Counter>,
+    pub(super) config_reload_ok: Gauge,
+    config_reload_at: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -127,11 +130,26 @@ impl Metrics {
             stale_settles: Counter::default(),
             wall_jumps: Counter::default(),
             accepting: Gauge::default(),
+            config_reloads: Family::default(),
+            config_reload_ok: Gauge::default(),
+            config_reload_at: Gauge::default(),
         };
         metrics.accepting.set(1);
+        metrics.config_reload_ok.set(1);
+        // There from the start, so that the first of each is seen to be an increase.
+        for outcome in ["applied", "unchanged", "refused"] {
+            metrics.config_reloads.get_or_create(&ReloadLabels { outcome }).inc_by(0);
+        }
         metrics.register_tasks(registry);
         metrics.register_process(registry);
+        metrics.register_config(registry);
         metrics
+    }
+
+    /// The configuration in force was read at this moment.
+    pub(super) fn set_config_read(&self, at: WallMs) {
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are far below 2^53")]
+        self.config_reload_at.set(at.get() as f64 / 1_000.0);
     }
 
     fn register_tasks(&self, registry: &mut Registry) {
@@ -164,6 +182,20 @@ impl Metrics {
         registry.register("accepting", "1 while there is disk space for new tasks", self.accepting.clone());
         let build = Info::new(BuildLabels { version: env!("CARGO_PKG_VERSION") });
         registry.register("build", "What is running", build);
+    }
+
+    fn register_config(&self, registry: &mut Registry) {
+        let reloads = "Reloads of the configuration: applied, unchanged, refused";
+        registry.register("config_reloads", reloads, self.config_reloads.clone());
+        let ok = "1 unless the last reload was refused";
+        registry.register("config_last_reload_successful", ok, self.config_reload_ok.clone());
+        let at = "When the configuration in force was read, at the start or by a reload, since 1970";
+        registry.register_with_unit(
+            "config_last_reload_success_timestamp",
+            at,
+            Unit::Seconds,
+            self.config_reload_at.clone(),
+        );
     }
 }
 
@@ -223,6 +255,11 @@ pub(super) struct RequestLabels {
     pub(super) method: &'static str,
     pub(super) route: String,
     pub(super) status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ReloadLabels {
+    pub(super) outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

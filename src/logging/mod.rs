@@ -8,4 +8,4 @@ pub mod subscriber;
 
 pub use event::{Event, Fact};
 pub use metrics::{QueueFigures, Telemetry};
-pub use subscriber::{LineFormat, LoggingError};
+pub use subscriber::{LineFormat, LogFilter, LogLevel, LoggingError};

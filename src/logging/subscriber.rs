@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::reload;
 
 use super::story::Story;
 use crate::clock::Clock;
@@ -69,29 +70,57 @@ pub enum LoggingError {
     Twice(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
+/// What is logged: a level, or more in the syntax of [`EnvFilter`]; read, and not yet in force.
+#[derive(Debug)]
+pub struct LogFilter(EnvFilter);
+
+impl LogFilter {
+    /// Reads a filter.
+    pub fn parse(text: &str) -> Result<Self, LoggingError> {
+        let bad = |source| LoggingError::BadFilter { given: text.to_owned(), source };
+        EnvFilter::builder().parse(text).map(Self).map_err(bad)
+    }
+}
+
+/// The hand on the log's filter while the process runs.
+pub struct LogLevel(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
+
+impl LogLevel {
+    /// Puts another filter in force, for every line from now on.
+    pub fn set(&self, filter: LogFilter) {
+        if let Err(error) = (self.0)(filter.0) {
+            // Only a log that is gone cannot be changed; nobody reads this then either.
+            tracing::warn!(%error, "the log's filter was not changed");
+        }
+    }
+}
+
+impl std::fmt::Debug for LogLevel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LogLevel")
+    }
+}
+
 /// Sends the log of this process to standard error, a story to standard output. `filter` is a level, or more in the
-/// syntax of [`EnvFilter`].
-pub fn install(format: LineFormat, filter: &str, clock: Clock) -> Result<(), LoggingError> {
-    let lines = match format {
+/// syntax of [`EnvFilter`]; what this returns changes it later.
+pub fn install(format: LineFormat, filter: &str, clock: Clock) -> Result<LogLevel, LoggingError> {
+    let (lines, level) = match format {
         LineFormat::Story { .. } => lines(format, filter, clock, io::stdout)?,
         LineFormat::Text { .. } | LineFormat::Json => lines(format, filter, clock, io::stderr)?,
     };
-    Ok(tracing::subscriber::set_global_default(lines)?)
+    tracing::subscriber::set_global_default(lines)?;
+    Ok(level)
 }
 
+/// A log, and the hand on its filter.
+type Lines = (Box<dyn Subscriber + Send + Sync>, LogLevel);
+
 /// The log as a subscriber that writes to `writer`.
-fn lines<W>(
-    format: LineFormat,
-    filter: &str,
-    clock: Clock,
-    writer: W,
-) -> Result<Box<dyn Subscriber + Send + Sync>, LoggingError>
+fn lines<W>(format: LineFormat, filter: &str, clock: Clock, writer: W) -> Result<Lines, LoggingError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder()
-        .parse(filter)
-        .map_err(|source| LoggingError::BadFilter { given: filter.to_owned(), source })?;
+    let LogFilter(filter) = LogFilter::parse(filter)?;
     let builder = fmt::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
@@ -100,11 +129,22 @@ where
         // It would be told on standard error, which is what has just failed.
         .log_internal_errors(false);
     Ok(match format {
-        LineFormat::Text { colour } => Box::new(builder.with_ansi(colour).finish()),
-        LineFormat::Json => {
-            Box::new(builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish())
+        LineFormat::Text { colour } => {
+            let builder = builder.with_ansi(colour).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), LogLevel(Box::new(move |filter| handle.reload(filter))))
         }
-        LineFormat::Story { colour } => Box::new(builder.event_format(Story { clock, colour }).finish()),
+        LineFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), LogLevel(Box::new(move |filter| handle.reload(filter))))
+        }
+        LineFormat::Story { colour } => {
+            let builder = builder.event_format(Story { clock, colour }).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), LogLevel(Box::new(move |filter| handle.reload(filter))))
+        }
     })
 }
 
@@ -120,6 +160,12 @@ impl FormatTime for Stamp {
 /// What is logged while `work` runs.
 #[cfg(test)]
 pub(super) fn capture(format: LineFormat, filter: &str, clock: Clock, work: impl FnOnce()) -> String {
+    capture_with(format, filter, clock, |_level| work())
+}
+
+/// The same, with the hand on the filter.
+#[cfg(test)]
+fn capture_with(format: LineFormat, filter: &str, clock: Clock, work: impl FnOnce(LogLevel)) -> String {
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
@@ -138,7 +184,8 @@ pub(super) fn capture(format: LineFormat, filter: &str, clock: Clock, work: impl
 
     let sink = Sink::default();
     let writer = sink.clone();
-    tracing::subscriber::with_default(lines(format, filter, clock, move || writer.clone()).unwrap(), work);
+    let (lines, level) = lines(format, filter, clock, move || writer.clone()).unwrap();
+    tracing::subscriber::with_default(lines, || work(level));
     let bytes = sink.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
 }
@@ -172,6 +219,20 @@ mod tests {
         assert_eq!(capture(LineFormat::Json, "warn,other=trace", clock(), some_lines), "");
         let error = lines(LineFormat::Json, "sendoff=loud", clock(), io::sink).err().unwrap().to_string();
         assert!(error.contains("`sendoff=loud`"), "{error}");
+    }
+
+    #[test]
+    fn another_filter_holds_from_then_on_in_both_formats() {
+        for format in [LineFormat::Text { colour: false }, LineFormat::Json] {
+            let text = capture_with(format, "warn", clock(), |level| {
+                some_lines();
+                level.set(LogFilter::parse("debug").unwrap());
+                some_lines();
+                level.set(LogFilter::parse("warn").unwrap());
+                some_lines();
+            });
+            assert_eq!(text.lines().count(), 2, "{text}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::QueueConfig;
+use crate::config::{Config, QueueConfig};
 use crate::task::outcome::DeadReason;
 use crate::task::retry::RetryPolicyError;
 use crate::task::{Body, QueueName, Status, TaskId, TaskName, TaskRef, TaskSpec, WallMs};
@@ -237,6 +237,8 @@ pub enum Request {
     Chunk(BulkAction, Vec<TaskId>),
     /// Pause or resume a queue.
     Pause(QueueName, bool),
+    /// Put another configuration in force: queues, workers, hosts.
+    Configure(Arc<Config>),
     /// How one queue stands, or all.
     Queues(Option<QueueName>),
 }
@@ -252,4 +254,6 @@ pub enum Answer {
     Chunk(u64),
     /// To `Pause` and `Queues`; empty when there is no such queue.
     Queues(Vec<QueueView>),
+    /// To `Configure`: it is in force.
+    Configured,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::task::limits::{CHUNK_TASKS_MAX, COMMANDS_QUEUED_BYTES_MAX, PAGE_ROWS_SCANNED_MAX};
 use crate::task::{QueueName, Status, TaskId, TaskKey, TaskRef};
 
@@ -74,7 +75,9 @@ impl Queues {
         let bytes = accept.specs.iter().map(|spec| spec.payload.len() + 512).sum();
         match self.ask(Request::Accept(Box::new(accept)), bytes).await? {
             Answer::Accept(result) => result,
-            Answer::Task(_) | Answer::Chunk(_) | Answer::Queues(_) => Err(EngineError::Unknown.into()),
+            Answer::Task(_) | Answer::Chunk(_) | Answer::Queues(_) | Answer::Configured => {
+                Err(EngineError::Unknown.into())
+            }
         }
     }
 
@@ -82,7 +85,9 @@ impl Queues {
     pub async fn act(&self, action: TaskAction, task: TaskRef) -> Result<Row, TaskActionError> {
         match self.ask(Request::Task(action, task), 0).await? {
             Answer::Task(result) => result.map(|row| *row),
-            Answer::Accept(_) | Answer::Chunk(_) | Answer::Queues(_) => Err(EngineError::Unknown.into()),
+            Answer::Accept(_) | Answer::Chunk(_) | Answer::Queues(_) | Answer::Configured => {
+                Err(EngineError::Unknown.into())
+            }
         }
     }
 
@@ -116,13 +121,25 @@ impl Queues {
         self.chunks.send(envelope).await.map_err(|_closed| EngineError::Stopping)?;
         match answer.await.map_err(|_dropped| EngineError::Unknown)?? {
             Answer::Chunk(done) => Ok(done),
-            Answer::Accept(_) | Answer::Task(_) | Answer::Queues(_) => Err(EngineError::Unknown),
+            Answer::Accept(_) | Answer::Task(_) | Answer::Queues(_) | Answer::Configured => Err(EngineError::Unknown),
         }
     }
 
     /// Pauses or resumes a queue; `None` when there is no such queue.
     pub async fn pause(&self, queue: QueueName, paused: bool) -> Result<Option<QueueView>, EngineError> {
         self.ask_queues(Request::Pause(queue, paused)).await.map(|views| views.into_iter().next())
+    }
+
+    /// Puts what `config` says of queues, workers and hosts in force; it is, and durable, when this returns. Waits for
+    /// its turn, however many commands wait; [`EngineError::Busy`] only while the disk is full.
+    pub async fn configure(&self, config: Arc<Config>) -> Result<(), EngineError> {
+        let (reply, answer) = oneshot::channel();
+        let envelope = Envelope::Ask { request: Request::Configure(config), bytes: 0, room: None, reply };
+        self.commands.send(envelope).await.map_err(|_closed| EngineError::Stopping)?;
+        match answer.await.map_err(|_dropped| EngineError::Unknown)?? {
+            Answer::Configured => Ok(()),
+            Answer::Accept(_) | Answer::Task(_) | Answer::Chunk(_) | Answer::Queues(_) => Err(EngineError::Unknown),
+        }
     }
 
     /// How one queue stands; `None` when there is no such queue.
@@ -138,7 +155,7 @@ impl Queues {
     async fn ask_queues(&self, request: Request) -> Result<Vec<QueueView>, EngineError> {
         match self.ask(request, 0).await? {
             Answer::Queues(views) => Ok(views),
-            Answer::Accept(_) | Answer::Task(_) | Answer::Chunk(_) => Err(EngineError::Unknown),
+            Answer::Accept(_) | Answer::Task(_) | Answer::Chunk(_) | Answer::Configured => Err(EngineError::Unknown),
         }
     }
 

@@ -64,6 +64,16 @@ impl EgressPolicy {
         Self { is_local, ..self }
     }
 
+    /// The configuration that it follows.
+    pub fn config(&self) -> &EgressConfig {
+        &self.config
+    }
+
+    /// Where we listen ourselves.
+    pub fn own(&self) -> Vec<SocketAddr> {
+        self.own.clone()
+    }
+
     /// The ports that we listen on ourselves.
     pub fn own_ports(&self) -> impl Iterator<Item = u16> + '_ {
         self.own.iter().map(SocketAddr::port)

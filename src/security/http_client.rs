@@ -64,6 +64,15 @@ pub struct OutgoingClients {
     lookups: Arc<Semaphore>,
 }
 
+/// Clients that are ready to be used, and not used yet.
+#[derive(Debug)]
+#[must_use = "hand them to `OutgoingClients::replace`"]
+pub struct NextClients {
+    next: Arc<Current>,
+    /// Whether what has changed is the content of files in `egress.ca_files`, and nothing else.
+    pub other_files: bool,
+}
+
 /// A policy and the clients whose connections it has checked: they come and go together.
 #[derive(Debug)]
 struct Current {
@@ -72,21 +81,36 @@ struct Current {
     /// The resolver hook is not told the port, so each port that we listen on ourselves has a client of its own, whose
     /// hook knows it.
     by_own_port: BTreeMap<u16, Client>,
+    /// The files of `egress.ca_files`, as they were read.
+    certificates: Vec<Vec<u8>>,
 }
 
 impl OutgoingClients {
     /// Clients under `config`, for a server that listens on `own`.
     pub fn new(config: &EgressConfig, own: Vec<SocketAddr>) -> Result<Self, ClientsError> {
         let lookups = Arc::new(Semaphore::new(limits::DNS_LOOKUPS_MAX));
-        let current = RwLock::new(Arc::new(Current::build(config, own, &lookups)?));
+        let certificates = read_files(&config.ca_files)?;
+        let current = RwLock::new(Arc::new(Current::build(config, own, certificates, &lookups)?));
         Ok(Self { current, lookups })
     }
 
-    /// Puts another configuration in force. Connections made under the old one are not used again.
-    pub fn replace(&self, config: &EgressConfig, own: Vec<SocketAddr>) -> Result<(), ClientsError> {
-        let next = Arc::new(Current::build(config, own, &self.lookups)?);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
-        Ok(())
+    /// Makes clients under another configuration, for [`OutgoingClients::replace`]; `None` when they would be the same:
+    /// neither the configuration nor a file of CAs that it names has changed.
+    pub fn prepare(&self, config: &EgressConfig) -> Result<Option<NextClients>, ClientsError> {
+        let current = self.current();
+        let same_policy = current.policy.config() == config;
+        let certificates = read_files(&config.ca_files)?;
+        if same_policy && certificates == current.certificates {
+            return Ok(None);
+        }
+        let next = Current::build(config, current.policy.own(), certificates, &self.lookups)?;
+        Ok(Some(NextClients { next: Arc::new(next), other_files: same_policy }))
+    }
+
+    /// Puts other clients in force. Connections made under the old configuration are not used again; calls that are
+    /// under way on them are finished.
+    pub fn replace(&self, next: NextClients) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next.next;
     }
 
     /// The policy in force.
@@ -108,16 +132,21 @@ impl OutgoingClients {
 }
 
 impl Current {
-    fn build(config: &EgressConfig, own: Vec<SocketAddr>, lookups: &Arc<Semaphore>) -> Result<Self, ClientsError> {
+    fn build(
+        config: &EgressConfig,
+        own: Vec<SocketAddr>,
+        certificates: Vec<Vec<u8>>,
+        lookups: &Arc<Semaphore>,
+    ) -> Result<Self, ClientsError> {
         let policy = Arc::new(EgressPolicy::new(config, own).with_local(is_local));
-        let certificates = read_certificates(&config.ca_files)?;
+        let trusted = parse_certificates(&config.ca_files, &certificates)?;
         let client = |port| {
             let resolver = GuardedResolver { policy: Arc::clone(&policy), port, lookups: Arc::clone(lookups) };
-            build_client(resolver, certificates.clone())
+            build_client(resolver, trusted.clone())
         };
         let general = client(0)?;
         let by_own_port = policy.own_ports().map(|port| Ok((port, client(port)?))).collect::<Result<_, _>>()?;
-        Ok(Self { policy: Arc::clone(&policy), general, by_own_port })
+        Ok(Self { policy: Arc::clone(&policy), general, by_own_port, certificates })
     }
 }
 
@@ -139,11 +168,15 @@ fn build_client(resolver: GuardedResolver, certificates: Vec<Certificate>) -> Re
         .map_err(ClientsError::Build)
 }
 
-fn read_certificates(files: &[PathBuf]) -> Result<Vec<Certificate>, ClientsError> {
+fn read_files(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, ClientsError> {
+    let read = |path: &PathBuf| fs::read(path).map_err(|source| ClientsError::CaFile { path: path.clone(), source });
+    files.iter().map(read).collect()
+}
+
+fn parse_certificates(files: &[PathBuf], contents: &[Vec<u8>]) -> Result<Vec<Certificate>, ClientsError> {
     let mut all = Vec::new();
-    for path in files {
-        let pem = fs::read(path).map_err(|source| ClientsError::CaFile { path: path.clone(), source })?;
-        let found = Certificate::from_pem_bundle(&pem)
+    for (path, pem) in files.iter().zip(contents) {
+        let found = Certificate::from_pem_bundle(pem)
             .map_err(|source| ClientsError::BadCertificate { path: path.clone(), source })?;
         if found.is_empty() {
             return Err(ClientsError::NoCertificate { path: path.clone() });
@@ -235,7 +268,7 @@ mod tests {
         assert_eq!(error.downcast_ref::<Refusal>().unwrap().rule, "own_listener");
 
         let strict = EgressConfig { loopback: false, ..config() };
-        clients.replace(&strict, Vec::new()).unwrap();
+        clients.replace(clients.prepare(&strict).unwrap().expect("another policy"));
         let url = Url::parse(&format!("http://localhost:{}/", own.port())).unwrap();
         let error = clients.current().general.get(url).send().await.unwrap_err();
         assert_eq!(refused(&error).unwrap().rule, "loopback", "asked again by the resolver hook itself");
@@ -249,8 +282,34 @@ mod tests {
         assert_eq!(rule("http://10.0.0.1/"), Err("private"));
         assert_eq!(rule("https://127.0.0.1:8443/"), Err("own_listener"));
         assert_eq!(rule("https://elsewhere.example:8443/"), Ok(()));
-        clients.replace(&EgressConfig { http: false, ..config() }, Vec::new()).unwrap();
+        let next = clients.prepare(&EgressConfig { http: false, ..config() }).unwrap().expect("another policy");
+        assert!(!next.other_files);
+        assert_eq!(rule("http://127.0.0.1:9/"), Ok(()), "prepared is not in force");
+        clients.replace(next);
         assert_eq!(rule("http://127.0.0.1:9/"), Err("plain_http"));
+    }
+
+    #[test]
+    fn the_same_again_keeps_the_clients_and_other_files_under_old_names_do_not() {
+        provider();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let ca = || {
+            let key = rcgen::KeyPair::generate().unwrap();
+            rcgen::CertificateParams::default().self_signed(&key).unwrap().pem()
+        };
+        fs::write(&path, ca()).unwrap();
+        let config = EgressConfig { ca_files: vec![path.clone()], ..config() };
+        let clients = OutgoingClients::new(&config, vec!["127.0.0.1:8443".parse().unwrap()]).unwrap();
+        assert!(clients.prepare(&config).unwrap().is_none());
+        fs::write(&path, ca()).unwrap();
+        let next = clients.prepare(&config).unwrap().expect("another CA");
+        assert!(next.other_files);
+        clients.replace(next);
+        assert!(clients.prepare(&config).unwrap().is_none());
+        assert_eq!(clients.policy().own_ports().collect::<Vec<_>>(), [8443], "we listen where we did");
+        fs::write(&path, "nothing").unwrap();
+        assert!(clients.prepare(&config).is_err());
     }
 
     #[test]

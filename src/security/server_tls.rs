@@ -18,15 +18,26 @@ use super::private_file::{self, FileError};
 use crate::config::{ServerConfig, TlsVersion};
 use crate::task::WallMs;
 
-/// The server's TLS: hand [`ServerTls::rustls`] to the listener, keep this for [`ServerTls::refresh`].
+/// The server's TLS: hand [`ServerTls::rustls`] to the listener, keep this for [`ServerTls::refresh`] and
+/// [`ServerTls::replace`].
 #[derive(Debug)]
 pub struct ServerTls {
-    /// What the listener serves with. Follows every [`ServerTls::refresh`] by itself.
+    /// What the listener serves with. Follows every [`ServerTls::refresh`] and [`ServerTls::replace`] by itself.
     pub rustls: Arc<rustls::ServerConfig>,
     /// What was found or made at start.
     pub facts: TlsFacts,
     current: Arc<Current>,
-    source: Source,
+}
+
+/// A certificate that is ready to be served, and not served yet.
+#[derive(Debug)]
+#[must_use = "hand it to `ServerTls::replace`"]
+pub struct NextCertificate {
+    serving: Serving,
+    /// Whether it is another than the one that is served.
+    pub is_other: bool,
+    /// What there is to tell about it.
+    pub facts: TlsFacts,
 }
 
 /// What there is to tell about the certificate in use.
@@ -155,27 +166,57 @@ impl ServerTls {
     /// on the first start (CA for ten years, certificate for 90 days, for `localhost`, `127.0.0.1`, `::1`, the listen
     /// address and the host of `public_url`), and renewed when less than 30 days are left or the names changed.
     pub fn load_or_create(server: &ServerConfig, certs_dir: &Path, now: WallMs) -> Result<Self, TlsSetupError> {
-        let source = match (&server.tls.certificate, &server.tls.key) {
-            (Some(certificate), Some(key)) => Source::Files { certificate: certificate.clone(), key: key.clone() },
-            _ => Source::Local { dir: certs_dir.to_owned(), names: names(server)? },
-        };
+        let source = Source::of(server, certs_dir)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let (key, facts) = source.load(&provider, now)?;
-        let current = Arc::new(Current(RwLock::new(Arc::new(key))));
+        let serving = Serving { key: Arc::new(key), source: Arc::new(source) };
+        let current = Arc::new(Current(RwLock::new(serving)));
         let rustls = Arc::new(rustls_config(provider, server.tls.min_version, Arc::clone(&current))?);
-        Ok(Self { rustls, facts, current, source })
+        Ok(Self { rustls, facts, current })
     }
 
     /// Looks at the certificate again: renews one of the local CA when it is time, reads configured files anew. New
     /// connections get the result; on an error everything stays as it was.
     pub fn refresh(&self, now: WallMs) -> Result<TlsFacts, TlsSetupError> {
-        let (key, facts) = self.source.load(self.rustls.crypto_provider(), now)?;
-        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+        let source = self.current.get().source;
+        let (key, facts) = source.load(self.rustls.crypto_provider(), now)?;
+        let mut serving = self.current.0.write().unwrap_or_else(PoisonError::into_inner);
+        // Meanwhile the certificate may have been replaced by one from elsewhere.
+        if Arc::ptr_eq(&serving.source, &source) {
+            serving.key = Arc::new(key);
+        }
         Ok(facts)
+    }
+
+    /// Reads, or has the local CA issue, the certificate that `server` asks for now, for [`ServerTls::replace`]. Files
+    /// are read anew, also those that were configured before. `min_version` and where the server listens stay.
+    pub fn prepare(
+        &self,
+        server: &ServerConfig,
+        certs_dir: &Path,
+        now: WallMs,
+    ) -> Result<NextCertificate, TlsSetupError> {
+        let source = Source::of(server, certs_dir)?;
+        let (key, facts) = source.load(self.rustls.crypto_provider(), now)?;
+        let is_other = key.cert != self.current.get().key.cert;
+        let serving = Serving { key: Arc::new(key), source: Arc::new(source) };
+        Ok(NextCertificate { serving, is_other, facts })
+    }
+
+    /// Serves another certificate to new connections; those that are open go on with theirs.
+    pub fn replace(&self, next: NextCertificate) {
+        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = next.serving;
     }
 }
 
 impl Source {
+    fn of(server: &ServerConfig, certs_dir: &Path) -> Result<Self, TlsSetupError> {
+        Ok(match (&server.tls.certificate, &server.tls.key) {
+            (Some(certificate), Some(key)) => Self::Files { certificate: certificate.clone(), key: key.clone() },
+            _ => Self::Local { dir: certs_dir.to_owned(), names: names(server)? },
+        })
+    }
+
     fn load(&self, provider: &Arc<CryptoProvider>, now: WallMs) -> Result<(CertifiedKey, TlsFacts), TlsSetupError> {
         match self {
             Self::Local { dir, names } => {
@@ -261,13 +302,26 @@ fn rustls_config(
     Ok(config)
 }
 
+/// A certificate with its key, and where it came from.
+#[derive(Debug, Clone)]
+struct Serving {
+    key: Arc<CertifiedKey>,
+    source: Arc<Source>,
+}
+
 /// The certificate that new connections get.
 #[derive(Debug)]
-struct Current(RwLock<Arc<CertifiedKey>>);
+struct Current(RwLock<Serving>);
+
+impl Current {
+    fn get(&self) -> Serving {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 impl ResolvesServerCert for Current {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(self.get().key)
     }
 }
 

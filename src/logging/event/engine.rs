@@ -38,6 +38,30 @@ impl Fact for QueueResumed {
     fn count(&self, _: &Metrics) {}
 }
 
+/// A queue that still has tasks was taken out of the configuration: it starts nothing until it is named again, or
+/// resumed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueHeld {
+    /// Which queue.
+    pub queue: QueueName,
+    /// Its tasks that have not ended.
+    pub tasks: u64,
+}
+
+impl Fact for QueueHeld {
+    fn log(&self) {
+        warn!(
+            event = "queue_held",
+            queue = self.queue.as_str(),
+            tasks = self.tasks,
+            "a queue that still has tasks was taken out of the configuration: they wait until it is named again, or \
+             resumed"
+        );
+    }
+
+    fn count(&self, _: &Metrics) {}
+}
+
 /// The wall clock jumped against the monotonic clock: expiry and retention wait until it is trusted again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WallJump {

@@ -1,14 +1,16 @@
 //! One struct per operational fact. Its line carries a stable `event` field; its metrics are counted nowhere else.
 
+mod config;
 mod engine;
 mod server;
 mod task;
 
 use super::metrics::{Metrics, Telemetry};
 
+pub use config::{ConfigRefused, ConfigReloaded};
 pub use engine::{
-    ClockTrusted, CommitDone, CommitUnknown, Interrupted, PressureEased, QueuePaused, QueueResumed, Recovered,
-    StoreFull, StorePressure, WallJump,
+    ClockTrusted, CommitDone, CommitUnknown, Interrupted, PressureEased, QueueHeld, QueuePaused, QueueResumed,
+    Recovered, StoreFull, StorePressure, WallJump,
 };
 pub use server::{
     CertificateReady, ConnectionFailed, Exposed, ForcedStop, IdentityChanged, Ready, RequestServed, ShutdownStep,
@@ -72,6 +74,7 @@ events!(
     IndexMismatch,
     QueuePaused,
     QueueResumed,
+    QueueHeld,
     WallJump,
     ClockTrusted,
     Interrupted,
@@ -88,6 +91,8 @@ events!(
     Ready,
     ShutdownStep,
     ForcedStop,
+    ConfigReloaded,
+    ConfigRefused,
 );
 
 impl Fact for Event {

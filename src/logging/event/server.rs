@@ -109,6 +109,8 @@ pub struct Ready {
     pub tls: bool,
     /// Since the process started.
     pub took: Duration,
+    /// When: the configuration in force is as old.
+    pub at: WallMs,
 }
 
 impl Fact for Ready {
@@ -120,7 +122,9 @@ impl Fact for Ready {
         );
     }
 
-    fn count(&self, _: &Metrics) {}
+    fn count(&self, metrics: &Metrics) {
+        metrics.set_config_read(self.at);
+    }
 }
 
 /// The API is reachable from other machines.

@@ -117,6 +117,7 @@ fn engine_events() -> Vec<(Event, &'static str, &'static str, &'static [&'static
     vec![
         (QueuePaused { queue: queue() }.into(), "queue_paused", "INFO", &[]),
         (QueueResumed { queue: queue() }.into(), "queue_resumed", "INFO", &[]),
+        (QueueHeld { queue: queue(), tasks: 3 }.into(), "queue_held", "WARN", &[]),
         (WallJump { by_ms: -400_000 }.into(), "wall_jump", "WARN", &["sendoff_wall_jumps_total 1"]),
         (ClockTrusted.into(), "clock_trusted", "INFO", &[]),
         (Interrupted { attempts: 2 }.into(), "interrupted", "WARN", &[]),
@@ -141,7 +142,12 @@ fn process_events() -> Vec<(Event, &'static str, &'static str, &'static [&'stati
         (Exposed { address, names: "localhost".into(), loopback_refused: true }.into(), "exposed", "WARN", &[]),
         (IdentityChanged::Ca { path: "ca.pem".into() }.into(), "identity_changed", "WARN", &[]),
         (IdentityChanged::AdminKey { path: "admin.key".into() }.into(), "identity_changed", "WARN", &[]),
-        (Ready { address, tls: true, took: Duration::ZERO }.into(), "ready", "INFO", &[]),
+        (
+            Ready { address, tls: true, took: Duration::ZERO, at: WallMs::new(1_500) }.into(),
+            "ready",
+            "INFO",
+            &["sendoff_config_last_reload_success_timestamp_seconds 1.5"],
+        ),
         (
             ShutdownStep::Begun { signal: "SIGTERM", running: 1, grace: Span::from_secs(30) }.into(),
             "shutdown",
@@ -155,9 +161,39 @@ fn process_events() -> Vec<(Event, &'static str, &'static str, &'static [&'stati
     ]
 }
 
+fn config_events() -> Vec<(Event, &'static str, &'static str, &'static [&'static str])> {
+    let reloaded = |changed: &str, needs_restart: &str| ConfigReloaded {
+        changed: changed.to_owned(),
+        needs_restart: needs_restart.to_owned(),
+        at: WallMs::new(2_500),
+    };
+    let applied: &[&str] = &[
+        "sendoff_config_reloads_total{outcome=\"applied\"} 1",
+        "sendoff_config_last_reload_success_timestamp_seconds 2.5",
+    ];
+    let unchanged: &[&str] = &[
+        "sendoff_config_reloads_total{outcome=\"unchanged\"} 1",
+        "sendoff_config_last_reload_success_timestamp_seconds 2.5",
+    ];
+    let refused: &[&str] =
+        &["sendoff_config_reloads_total{outcome=\"refused\"} 1", "sendoff_config_last_reload_successful 0"];
+    vec![
+        (reloaded("a: 1 → 2", "").into(), "config_reloaded", "INFO", applied),
+        (reloaded("a: 1 → 2", "b: 1 → 2").into(), "config_reloaded", "WARN", applied),
+        (reloaded("", "b: 1 → 2").into(), "config_reloaded", "WARN", unchanged),
+        (reloaded("", "").into(), "config_reloaded", "INFO", unchanged),
+        (
+            ConfigRefused { faults: 2, why: "c.yaml:1: x\nc.yaml:2: y".to_owned() }.into(),
+            "config_refused",
+            "ERROR",
+            refused,
+        ),
+    ]
+}
+
 #[test]
 fn each_fact_writes_its_line_and_moves_its_metrics_only() {
-    for (event, name, level, metrics) in [task_events(), engine_events(), process_events()].concat() {
+    for (event, name, level, metrics) in [task_events(), engine_events(), process_events(), config_events()].concat() {
         let (changed, line) = told(&event);
         let line = line.unwrap_or_else(|| panic!("{event:?} wrote no line"));
         assert_eq!((line["event"].as_str(), line["level"].as_str()), (Some(name), Some(level)), "{event:?}");

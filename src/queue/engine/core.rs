@@ -90,7 +90,7 @@ impl Core {
             }
             Request::Task(_, task) => refs.push(task.clone()),
             Request::Chunk(_, ids) => refs.extend(ids.iter().copied().map(TaskRef::by_id)),
-            Request::Pause(..) | Request::Queues(_) => {}
+            Request::Pause(..) | Request::Queues(_) | Request::Configure(_) => {}
         }
     }
 
@@ -102,6 +102,10 @@ impl Core {
             Request::Chunk(action, ids) => Answer::Chunk(self.chunk(turn, action, &ids)),
             Request::Pause(queue, paused) => Answer::Queues(self.pause(turn, &queue, paused)),
             Request::Queues(queue) => Answer::Queues(self.views(queue.as_ref())),
+            Request::Configure(config) => {
+                self.configure(turn, &config);
+                Answer::Configured
+            }
         };
         turn.step.answer(ticket, answer);
     }
@@ -119,16 +123,20 @@ impl Core {
     fn pause(&mut self, turn: &mut Turn<'_>, queue: &QueueName, paused: bool) -> Vec<QueueView> {
         let Some(id) = self.queue_ids.get(queue).copied() else { return Vec::new() };
         let Some(state) = self.queues.get_mut(&id) else { return Vec::new() };
-        if state.paused != paused {
-            state.paused = paused;
+        if state.starts_nothing() != paused {
             self.scheduler.set_paused(id, paused);
-            turn.step.changes.push(Change::pause(id, paused));
+            // Whoever resumes a queue that is held lets its tasks go, though no configuration names it.
+            state.held = false;
             let name = queue.clone();
             turn.step.events.push(if paused {
                 QueuePaused { queue: name }.into()
             } else {
                 QueueResumed { queue: name }.into()
             });
+        }
+        if state.paused != paused {
+            state.paused = paused;
+            turn.step.changes.push(Change::pause(id, paused));
         }
         self.views(Some(queue))
     }
@@ -156,7 +164,7 @@ impl Core {
         QueueView {
             name: state.name.clone(),
             config: Arc::clone(&state.config),
-            paused: state.paused,
+            paused: state.starts_nothing(),
             tasks,
             bytes: state.live_bytes,
             oldest_ready: counts.oldest_ready,

@@ -5,6 +5,9 @@
 
 mod accept;
 mod act;
+mod configure;
+#[cfg(test)]
+mod configure_tests;
 mod core;
 mod draft;
 mod queue_state;

@@ -16,8 +16,10 @@ pub(super) struct QueueState {
     pub(super) config: Arc<QueueConfig>,
     /// Whether configuration names it: only such queues accept tasks.
     pub(super) configured: bool,
-    /// Whether it is paused.
+    /// Whether somebody has paused it: state, which the store remembers.
     pub(super) paused: bool,
+    /// Whether its tasks wait because no configuration names it: without its limits it might flood its targets.
+    pub(super) held: bool,
     /// Tasks that have not ended.
     pub(super) live: u64,
     /// Their payload bytes.
@@ -44,6 +46,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// Whether the oldest has come of age is not known: look. Tasks that end meanwhile do not put that off.
+    pub(super) fn look_again(&mut self) {
+        self.look_at = Some(WallMs::new(0));
+    }
+
     /// Whether `bound` asks for another look at the oldest.
     pub(super) fn needs_look(&self, bound: Bound, now: WallMs) -> bool {
         let over_age = bound.age.is_some() && self.look_at.is_none_or(|look_at| look_at <= now);
@@ -64,6 +71,7 @@ impl QueueState {
             config,
             configured,
             paused: false,
+            held: false,
             live: 0,
             live_bytes: 0,
             done: Kept::default(),
@@ -71,6 +79,18 @@ impl QueueState {
             ended: [0; 8],
             dead_by_reason: BTreeMap::new(),
         }
+    }
+
+    /// Whether nothing of it starts, whatever its limits say.
+    pub(super) fn starts_nothing(&self) -> bool {
+        self.paused || self.held
+    }
+
+    /// Takes over limits that changed, for all that is kept as well.
+    pub(super) fn set_config(&mut self, config: Arc<QueueConfig>) {
+        self.config = config;
+        self.done.look_again();
+        self.dead.look_again();
     }
 
     /// A task with this header is here now.

@@ -11,7 +11,6 @@ use crate::task::header::NameId;
 use crate::task::{Header, KeyCounter, LaneName, Outcome, OutcomeClass, QueueName, Status, TaskKey};
 
 use super::core::{Core, Running, Turn};
-use super::queue_state::QueueState;
 
 /// What was read so far, before it becomes a core.
 #[derive(Debug)]
@@ -87,23 +86,15 @@ impl Recovering {
     /// The core, with every waiting task in its order, and what must be committed before the first answer: the names
     /// of queues that are new in the configuration.
     pub(super) fn finish(mut self) -> (Core, Vec<Change>) {
-        let mut changes = Vec::new();
-        for name in self.config.queues.keys() {
-            if !self.core.queue_ids.contains_key(name) {
-                let id = self.core.new_name();
-                changes.push(Change::name(NameKind::Queue, id, Arc::from(name.as_str())));
-                self.core.know_queue(&self.config, id, name);
+        let known: Vec<NameId> = self.core.queues.keys().copied().collect();
+        for id in known {
+            self.core.limit_queue(id, self.now);
+            if let Some(queue) = self.core.queues.get_mut(&id) {
+                queue.done.look_again();
+                queue.dead.look_again();
             }
         }
-        for (id, queue) in &mut self.core.queues {
-            self.core.scheduler.set_queue(*id, &queue.config, self.now);
-            // Without its limits a queue might flood its targets: it waits until somebody resumes it, or names it again.
-            queue.paused |= !queue.configured;
-            self.core.scheduler.set_paused(*id, queue.paused);
-            // Whether the oldest has come of age is not known: look.
-            queue.done.look_at = None;
-            queue.dead.look_at = None;
-        }
+        let changes = self.core.name_new_queues(&self.config, self.now);
         self.core.keys = KeyCounter::after(self.last_key, 0);
         self.core.scheduler.load(self.waiting, self.now);
         (self.core, changes)
@@ -111,13 +102,6 @@ impl Recovering {
 }
 
 impl Core {
-    fn know_queue(&mut self, config: &Config, id: NameId, name: &QueueName) {
-        let configured = config.queues.get(name);
-        let limits = configured.map_or_else(|| Arc::clone(&self.queue_defaults), |limits| Arc::new(limits.clone()));
-        self.queues.insert(id, QueueState::new(name.clone(), limits, configured.is_some()));
-        self.queue_ids.insert(name.clone(), id);
-    }
-
     /// Closes an attempt that the dead process left open: it counts, and is retried by policy. A damaged record becomes
     /// a dead letter.
     pub(super) fn close_left_open(&mut self, turn: &mut Turn<'_>, row: Row) {

@@ -298,9 +298,11 @@ impl Engine {
                 };
                 tell(reply, Ok(Answer::Accept(Err(AcceptError::StorageFull { free, reserve }))));
             }
-            Envelope::Ask { request: Request::Task(..) | Request::Chunk(..) | Request::Pause(..), reply, .. } => {
-                tell(reply, Err(EngineError::Busy));
-            }
+            Envelope::Ask {
+                request: Request::Task(..) | Request::Chunk(..) | Request::Pause(..) | Request::Configure(_),
+                reply,
+                ..
+            } => tell(reply, Err(EngineError::Busy)),
         }
     }
 

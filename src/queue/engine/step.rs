@@ -35,7 +35,9 @@ impl Step {
             let row = match answer {
                 Answer::Accept(Ok(Accepted::New { first, .. })) => first,
                 Answer::Task(Ok(row)) => row,
-                Answer::Accept(_) | Answer::Task(_) | Answer::Chunk(_) | Answer::Queues(_) => continue,
+                Answer::Accept(_) | Answer::Task(_) | Answer::Chunk(_) | Answer::Queues(_) | Answer::Configured => {
+                    continue;
+                }
             };
             if let Some(seen) = draft.row(row.header.key).filter(|seen| seen.header.status == Status::Running) {
                 **row = seen.clone();

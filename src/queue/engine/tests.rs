@@ -19,22 +19,26 @@ use crate::task::{
 };
 
 /// A machine, its store and its clock.
-struct Rig {
-    machine: Machine,
-    store: Arc<MemoryStore>,
-    clock: Clock,
-    hand: ManualClock,
+pub(super) struct Rig {
+    pub(super) machine: Machine,
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) clock: Clock,
+    pub(super) hand: ManualClock,
 }
 
 impl Rig {
     /// With one slot for everything.
     fn with_one_slot() -> Self {
-        let (clock, hand) = Clock::manual(WallMs::new(1_790_000_000_000));
-        let store = Arc::new(MemoryStore::new());
         let mut config = Config::default();
         config.workers.max_concurrent = 1;
-        let opened = Machine::open(store.clone(), &config, &clock, Chance::from_seed(1)).now_or_never();
-        let (machine, _events) = opened.expect("memory never waits").expect("it opens");
+        Self::with(&config)
+    }
+
+    /// With this configuration.
+    pub(super) fn with(config: &Config) -> Self {
+        let (clock, hand) = Clock::manual(WallMs::new(1_790_000_000_000));
+        let store = Arc::new(MemoryStore::new());
+        let machine = open(&store, config, &clock);
         Self { machine, store, clock, hand }
     }
 
@@ -49,7 +53,7 @@ impl Rig {
         self.machine.commit(step).now_or_never().expect("memory never waits")
     }
 
-    fn turn(&mut self, requests: Vec<Request>, settlements: Vec<Settlement>) -> Step {
+    pub(super) fn turn(&mut self, requests: Vec<Request>, settlements: Vec<Settlement>) -> Step {
         let mut step = self.decide(requests, settlements);
         self.commit(&mut step).expect("it commits");
         step
@@ -62,7 +66,13 @@ impl Rig {
     }
 }
 
-fn spec(name: Option<&str>, content: &str) -> TaskSpec {
+pub(super) fn open(store: &Arc<MemoryStore>, config: &Config, clock: &Clock) -> Machine {
+    let opened = Machine::open(store.clone(), config, clock, Chance::from_seed(1)).now_or_never();
+    let (machine, _events) = opened.expect("memory never waits").expect("it opens");
+    machine
+}
+
+pub(super) fn spec(name: Option<&str>, content: &str) -> TaskSpec {
     TaskSpec {
         name: name.map(|name| TaskName::parse(name).unwrap()),
         task_type: TaskType::parse("http_request").unwrap(),
@@ -79,7 +89,7 @@ fn spec(name: Option<&str>, content: &str) -> TaskSpec {
     }
 }
 
-fn accept(specs: Vec<TaskSpec>, idempotency: Option<Idempotency>) -> Request {
+pub(super) fn accept(specs: Vec<TaskSpec>, idempotency: Option<Idempotency>) -> Request {
     Request::Accept(Box::new(Accept { specs, idempotency }))
 }
 
@@ -87,12 +97,12 @@ fn post(content: &str) -> Request {
     accept(vec![spec(None, content)], None)
 }
 
-fn ends(work: &Work, class: OutcomeClass) -> Settlement {
+pub(super) fn ends(work: &Work, class: OutcomeClass) -> Settlement {
     let outcome = Outcome::without_answer(class, "over", Duration::ZERO);
     Settlement { key: work.header.key, epoch: work.header.epoch, outcome }
 }
 
-fn accepted(step: &Step) -> Vec<Result<Accepted, AcceptError>> {
+pub(super) fn accepted(step: &Step) -> Vec<Result<Accepted, AcceptError>> {
     let answers = step.answers.iter().map(|(_, answer)| answer.clone());
     answers.filter_map(|answer| if let Answer::Accept(accepted) = answer { Some(accepted) } else { None }).collect()
 }

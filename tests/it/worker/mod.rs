@@ -390,7 +390,8 @@ async fn egress_is_checked_at_post_and_again_when_called() {
     let lane = format!("http://{}", target.addr());
     assert_eq!(rig.check(&payload), Ok(LaneName::new(&lane)));
     let by_name = json!({"url": format!("http://localhost:{}/", target.addr().port())});
-    rig.clients.replace(&EgressConfig { loopback: false, ..egress() }, Vec::new()).unwrap();
+    let next = rig.clients.prepare(&EgressConfig { loopback: false, ..egress() }).unwrap();
+    rig.clients.replace(next.expect("another policy"));
     assert!(matches!(rig.check(&payload), Err(CheckError::Egress(refusal)) if refusal.rule == "loopback"));
     for payload in [payload, by_name] {
         let outcome = rig.call(payload).await;

@@ -1,0 +1,120 @@
+//! The composition root: builds everything, and owns the order in which it starts, stops and is reconfigured.
+//!
+//! `start`: listener bound → store opened (lock, recovery) → key and certificate → engine → pool → API → ready.
+//! `stop`: not ready → no new attempts → (in-flight work ends, or `shutdown_grace` passes and it is cut) → long polls
+//! answered → API closed → engine's last commit → pool → store closed. Until the API is closed, it goes on accepting.
+//! `reload`: everything that may fail is prepared → the engine commits → the rest is put in force.
+
+mod reload;
+mod start;
+mod stop;
+mod wiring;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::api::server::ServerHandle;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::logging::event::CommitUnknown;
+use crate::logging::{Fact, Telemetry};
+use crate::queue::Queues;
+use crate::queue::engine::Fatal;
+use crate::queue::engine::shell::{Phase, Progress};
+use crate::queue::store::Store;
+use crate::security::http_client::OutgoingClients;
+use crate::security::server_tls::{ServerTls, TlsFacts};
+use crate::worker::pool::Pool;
+
+pub use reload::{OnRefused, ReadConfig, ReloadError, Reloads};
+pub use start::StartError;
+
+/// A server that runs.
+pub struct App {
+    /// What a person needs to know to use it.
+    pub facts: Facts,
+    /// The handle on its queues.
+    pub queues: Queues,
+    clock: Clock,
+    telemetry: Telemetry,
+    config: Arc<Config>,
+    store: Arc<dyn Store>,
+    ready: Arc<AtomicBool>,
+    server: ServerHandle,
+    metrics_server: Option<ServerHandle>,
+    tls: Option<Arc<ServerTls>>,
+    renewal: Option<JoinHandle<()>>,
+    clients: Arc<OutgoingClients>,
+    payload_bytes_max: Arc<AtomicU64>,
+    engine: JoinHandle<Result<(), Fatal>>,
+    pool: Pool,
+    phase: watch::Sender<Phase>,
+    progress: watch::Receiver<Progress>,
+}
+
+/// What a person needs to know to use a server.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Where the API listens.
+    pub address: SocketAddr,
+    /// Where metrics listen, if apart.
+    pub metrics_address: Option<SocketAddr>,
+    /// The certificate in use; `None` over plain HTTP.
+    pub tls: Option<TlsFacts>,
+    /// The file that holds the admin key.
+    pub key_file: PathBuf,
+    /// The admin key, if it was made just now.
+    pub new_key: Option<String>,
+    /// From the start to ready.
+    pub took: Duration,
+}
+
+impl App {
+    /// Waits until `stop_asked` ends, then stops in order; or until the engine stops by itself, which is an error.
+    /// What `stop_asked` gives is the signal that asked.
+    pub async fn run_until(self, stop_asked: impl Future<Output = &'static str>) -> Result<(), Fatal> {
+        self.run(stop_asked, Reloads::never()).await
+    }
+
+    /// The same, and reads the configuration again whenever `reloads` asks for it; never while it stops.
+    pub async fn run(
+        mut self,
+        stop_asked: impl Future<Output = &'static str>,
+        mut reloads: Reloads,
+    ) -> Result<(), Fatal> {
+        tokio::pin!(stop_asked);
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut self.engine => {
+                    self.ready.store(false, Ordering::Release);
+                    let result = ended.unwrap_or_else(|panic| Err(Fatal::Panicked(panic.to_string())));
+                    if let Err(fatal) = &result {
+                        CommitUnknown { error: chain(fatal) }.emit(&self.telemetry);
+                    }
+                    return result;
+                }
+                signal = &mut stop_asked => return self.stop(signal).await,
+                () = reloads.asked() => {}
+            }
+            // Whoever wants to stop does not wait for a file on a network that is gone.
+            tokio::select! {
+                biased;
+                signal = &mut stop_asked => return self.stop(signal).await,
+                () = self.read_again(&reloads) => {}
+            }
+        }
+    }
+}
+
+/// An error and what lies behind it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}

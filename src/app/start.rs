@@ -1,0 +1,189 @@
+//! Starting: in which order what is built, and what can go wrong on the way.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::{App, Facts, chain, wiring};
+use crate::api::server::{Limits, Server, Surroundings};
+use crate::api::{Api, Caller, Wiring};
+use crate::clock::{Chance, Clock};
+use crate::config::Config;
+use crate::logging::event::Ready;
+use crate::logging::{Fact, Telemetry};
+use crate::queue::engine::shell::Engine;
+use crate::queue::engine::{Fatal, Machine};
+use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::queue::store::{Store, StoreError};
+use crate::security::api_key::{AdminKey, AdminKeyError};
+use crate::security::http_client::{ClientsError, OutgoingClients};
+use crate::security::server_tls::{ServerTls, TlsSetupError};
+use crate::worker::pool::Pool;
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error(
+        "failed to listen on {address}: {source}; is another server running there? `--listen` takes another address"
+    )]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The store did not open.
+    #[error("failed to open the store in {dir}: {why}", dir = dir.display(), why = chain(source))]
+    Store {
+        /// Where it is.
+        dir: PathBuf,
+        /// Why.
+        source: StoreError,
+    },
+    /// What the dead process left open could not be closed.
+    #[error("failed to recover: {why}", why = chain(.0))]
+    Recover(#[source] Fatal),
+    /// No admin key.
+    #[error("failed to set up the admin key: {0}")]
+    Key(#[from] AdminKeyError),
+    /// No certificate.
+    #[error("failed to set up TLS: {0}")]
+    Tls(#[from] TlsSetupError),
+    /// No client for outgoing calls.
+    #[error("failed to set up outgoing calls: {0}")]
+    Clients(#[from] ClientsError),
+    /// The listener did not start.
+    #[error("failed to serve: {0}")]
+    Serve(#[source] io::Error),
+}
+
+impl StartError {
+    /// The exit code of `sysexits.h` that says what kind of help is needed: 74 for the disk, 78 for settings.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Store { .. } | Self::Recover(_) => 74,
+            Self::Key(_) | Self::Tls(_) | Self::Clients(_) => 78,
+            Self::Listen { .. } | Self::Serve(_) => 1,
+        }
+    }
+}
+
+impl App {
+    /// Starts a server over the SQLite store in `config.data_dir`.
+    pub async fn start(config: Config, clock: Clock, chance: Chance) -> Result<Self, StartError> {
+        let began = clock.now().mono;
+        let listener = bind(config.server.listen)?;
+        let options = SqliteOptions { reserve: config.storage.reserve, clock: clock.clone(), file_bytes_max: None };
+        let store = SqliteStore::open(&config.data_dir, options)
+            .map_err(|source| StartError::Store { dir: config.data_dir.clone(), source })?;
+        Self::start_over(config, (clock, began), chance, (listener, Arc::new(store))).await
+    }
+
+    async fn start_over(
+        config: Config,
+        (clock, began): (Clock, Duration),
+        mut chance: Chance,
+        (listener, store): (TcpListener, Arc<dyn Store>),
+    ) -> Result<Self, StartError> {
+        let telemetry = Telemetry::new();
+        let address = listener.local_addr().map_err(StartError::Serve)?;
+        let metrics_listener = config.metrics.listen.map(bind).transpose()?;
+        let metrics_address = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let (key, created) = AdminKey::load_or_create(&config.data_dir)?;
+        let new_key = created.then(|| key.reveal().to_owned());
+        let tls = tls(&config, &clock)?;
+        let own = std::iter::once(address).chain(metrics_address).collect();
+        let clients = Arc::new(OutgoingClients::new(&config.egress, own)?);
+        let handlers = Arc::new(wiring::handlers(Arc::clone(&clients)));
+
+        let engine_chance = Chance::from_seed(chance.draw());
+        let (machine, events) =
+            Machine::open(Arc::clone(&store), &config, &clock, engine_chance).await.map_err(StartError::Recover)?;
+        for event in events {
+            event.emit(&telemetry);
+        }
+        let (engine, ports) = Engine::new(machine, Arc::clone(&store), clock.clone(), telemetry.clone());
+        let pool = Pool::start(Arc::clone(&handlers), clock.clone(), ports.leases, ports.settles);
+        #[expect(clippy::disallowed_methods, reason = "this is the composition root; `stop` awaits the engine's end")]
+        let engine = tokio::spawn(engine.run());
+
+        let ready = Arc::new(AtomicBool::new(false));
+        let payload_bytes_max = Arc::new(AtomicU64::new(config.payload_bytes_max));
+        let api = Api::new(Wiring {
+            queues: ports.queues.clone(),
+            clock: clock.clone(),
+            chance,
+            check_payload: Arc::new(move |task_type, payload| wiring::check(&handlers, task_type, payload)),
+            authenticate: Arc::new(move |presented| key.verify(presented).then(|| Caller { id: Arc::from(key.id()) })),
+            metrics: wiring::metrics_text(&telemetry),
+            ready: wiring::is_set(&ready),
+            on_access: wiring::on_access(&telemetry),
+            payload_bytes_max: wiring::number(&payload_bytes_max),
+        });
+        let around = Surroundings { limits: Limits::default(), clock: clock.clone(), telemetry: telemetry.clone() };
+        let metrics_server = metrics_listener
+            .map(|listener| Server::start(listener, None, crate::api::metrics_only(api.clone()), around.clone()))
+            .transpose()
+            .map_err(StartError::Serve)?;
+        let rustls = tls.as_ref().map(|tls| Arc::clone(&tls.rustls));
+        let server = Server::start(listener, rustls, crate::api::router(api), around).map_err(StartError::Serve)?;
+        ready.store(true, Ordering::Release);
+        let now = clock.now();
+        let took = now.mono.saturating_sub(began);
+        Ready { address, tls: tls.is_some(), took, at: now.wall }.emit(&telemetry);
+        let key_file = config.data_dir.join("admin.key");
+        let tls_facts = tls.as_ref().map(|tls| tls.facts.clone());
+        let facts = Facts { address, metrics_address, tls: tls_facts, key_file, new_key, took };
+        let renewal = tls.as_ref().map(|tls| renew_daily(Arc::clone(tls), clock.clone()));
+        Ok(Self {
+            facts,
+            queues: ports.queues,
+            clock,
+            telemetry,
+            config: Arc::new(config),
+            store,
+            ready,
+            server,
+            metrics_server,
+            tls,
+            renewal,
+            clients,
+            payload_bytes_max,
+            engine,
+            pool,
+            phase: ports.phase,
+            progress: ports.progress,
+        })
+    }
+}
+
+/// Looks at the certificate once a day: the own CA's leaf lives for months, a server may live for years.
+#[expect(clippy::disallowed_methods, reason = "this is the composition root; `stop` ends the loop")]
+fn renew_daily(tls: Arc<ServerTls>, clock: Clock) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            clock.sleep(Duration::from_secs(86_400)).await;
+            if let Err(error) = tls.refresh(clock.now().wall) {
+                tracing::error!(%error, "failed to renew the certificate; the old one stays in use");
+            }
+        }
+    })
+}
+
+/// The server's TLS, unless it speaks plain HTTP.
+fn tls(config: &Config, clock: &Clock) -> Result<Option<Arc<ServerTls>>, TlsSetupError> {
+    if config.server.plain_http {
+        return Ok(None);
+    }
+    ServerTls::load_or_create(&config.server, &config.certs_dir, clock.now().wall).map(|tls| Some(Arc::new(tls)))
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })
+}

@@ -1,0 +1,63 @@
+//! Stopping in order: see the map in [`super`].
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::App;
+use crate::clock::Clock;
+use crate::logging::Fact;
+use crate::logging::event::ShutdownStep;
+use crate::queue::engine::Fatal;
+use crate::queue::engine::shell::{Phase, Progress};
+
+/// How long aborted attempts and open requests have to end before they are left behind.
+const CUT_GRACE: Duration = Duration::from_secs(5);
+
+impl App {
+    /// Stops in order.
+    pub async fn stop(self, signal: &'static str) -> Result<(), Fatal> {
+        let Self { clock, telemetry, store, server, mut progress, phase, .. } = self;
+        let began = clock.now().mono;
+        let grace = self.config.server.shutdown_grace;
+        self.ready.store(false, Ordering::Release);
+        ShutdownStep::Begun { signal, running: progress.borrow().in_flight as u64, grace }.emit(&telemetry);
+        phase.send_replace(Phase::Drain);
+        let drained = idle_within(&mut progress, Phase::Drain, &clock, grace.to_duration()).await;
+        phase.send_replace(Phase::Cut);
+        let aborted = if drained { 0 } else { progress.borrow().in_flight as u64 };
+        if !idle_within(&mut progress, Phase::Cut, &clock, CUT_GRACE).await {
+            tracing::warn!("attempts did not end when they were aborted; the next start closes them as interrupted");
+        }
+        ShutdownStep::Drained { aborted }.emit(&telemetry);
+        phase.send_replace(Phase::Hush);
+        if let Err(error) = server.stop(CUT_GRACE).await {
+            tracing::warn!(%error, "the listener had failed before it was closed");
+        }
+        if let Some(metrics) = self.metrics_server
+            && let Err(error) = metrics.stop(Duration::ZERO).await
+        {
+            tracing::warn!(%error, "the metrics listener had failed before it was closed");
+        }
+        if let Some(renewal) = self.renewal {
+            renewal.abort();
+        }
+        ShutdownStep::ApiClosed.emit(&telemetry);
+        phase.send_replace(Phase::Stop);
+        self.engine.await.unwrap_or_else(|panic| Err(Fatal::Panicked(panic.to_string())))?;
+        self.pool.ended().await;
+        store.close().await.map_err(Fatal::Read)?;
+        ShutdownStep::StoreClosed { took: clock.now().mono.saturating_sub(began) }.emit(&telemetry);
+        Ok(())
+    }
+}
+
+/// Waits until the engine has obeyed `phase` and nothing is in flight, at most for `within`; tells whether it came to
+/// that.
+async fn idle_within(progress: &mut watch::Receiver<Progress>, phase: Phase, clock: &Clock, within: Duration) -> bool {
+    tokio::select! {
+        idle = progress.wait_for(|told| told.phase >= phase && told.in_flight == 0) => idle.is_ok(),
+        () = clock.sleep(within) => false,
+    }
+}
