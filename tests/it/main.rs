@@ -28,6 +28,8 @@ mod order;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod retry;
 #[cfg(test)]
 mod shutdown;

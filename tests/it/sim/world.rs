@@ -25,8 +25,13 @@ use super::oracle::Oracle;
 #[derive(Debug)]
 enum Event {
     Arrive,
-    Settle { process: u32, settlement: Settlement },
+    Settle {
+        process: u32,
+        settlement: Settlement,
+    },
     Meddle,
+    /// Another configuration is put in force.
+    Configure(Arc<Config>),
     Crash,
 }
 
@@ -133,6 +138,13 @@ impl World {
             let at = self.chance.below(bound);
             self.plan(at, Event::Meddle);
         }
+        for _ in 0..20 {
+            let at = self.chance.below(bound);
+            let config = Arc::new(self.other_config());
+            self.plan(at, Event::Configure(config));
+        }
+        // What was taken out is named again, so that everything comes to rest.
+        self.plan(bound, Event::Configure(Arc::new(config())));
         for _ in 0..3 + self.chance.below(6) {
             let at = self.chance.below(bound);
             // A crash with nothing in the air shows nothing.
@@ -188,6 +200,7 @@ impl World {
     /// Everything that happens at this moment, in one turn of the engine.
     fn moment(&mut self) {
         let (mut inputs, mut asked, mut crash) = (Inputs::default(), Vec::new(), false);
+        let mut configured = None;
         while let Some(entry) = self.agenda.first_entry().filter(|entry| entry.key().0 <= self.at) {
             match entry.remove() {
                 Event::Arrive => {
@@ -201,8 +214,17 @@ impl World {
                 }
                 Event::Settle { .. } => {}
                 Event::Meddle => inputs.requests.extend(self.meddle().inspect(|_| asked.push(None))),
+                Event::Configure(config) => {
+                    asked.push(None);
+                    inputs.requests.push(Request::Configure(Arc::clone(&config)));
+                    configured = Some(config);
+                }
                 Event::Crash => crash = true,
             }
+        }
+        // The file is what it is, whether or not the process lives to read it: the next one starts with it.
+        if let Some(config) = configured {
+            self.config = Config::clone(&config);
         }
         self.turn(inputs, &asked, crash);
     }
@@ -276,6 +298,26 @@ impl World {
         let settlement = Settlement { key: header.key, epoch: header.epoch, outcome };
         let at = u64::try_from(self.at).unwrap() + took;
         self.plan(at, Event::Settle { process: self.process, settlement });
+    }
+
+    /// Other limits than those of the beginning, and sometimes a queue less.
+    fn other_config(&mut self) -> Config {
+        let mut config = config();
+        config.workers.max_concurrent = 1 + u32::try_from(self.chance.below(40)).unwrap();
+        config.hosts.defaults.max_concurrent = 1 + u32::try_from(self.chance.below(8)).unwrap();
+        for limits in config.queues.values_mut() {
+            limits.max_concurrent_dispatches = 1 + u32::try_from(self.chance.below(20)).unwrap();
+            limits.weight = 1 + u32::try_from(self.chance.below(5)).unwrap();
+            limits.max_dispatches_per_second =
+                [None, Some(0.3), Some(5.0)][usize::try_from(self.chance.below(3)).unwrap()];
+            if self.chance.below(2) == 0 {
+                limits.order = sendoff::task::PriorityOrder::Aging(Span::from_secs(1 + self.chance.below(600)));
+            }
+        }
+        if self.chance.below(3) == 0 {
+            config.queues.remove(&queue("strict"));
+        }
+        config
     }
 
     fn behave(&mut self) -> (Outcome, u64) {

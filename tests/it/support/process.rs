@@ -26,13 +26,11 @@ impl Drop for Process {
 impl Process {
     /// Starts the binary over `dir` and waits until it says that it is ready.
     pub(crate) fn start(dir: &Path, environment: &[(&str, &str)]) -> Self {
-        let mut child = command(dir)
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log_file(dir))
-            .spawn()
-            .expect("the binary starts");
+        Self::ready(spawn(dir, environment), dir)
+    }
+
+    /// Waits until a binary that was started over `dir` says that it is ready.
+    pub(crate) fn ready(mut child: Child, dir: &Path) -> Self {
         let stdout = child.stdout.take().expect("piped");
         let mut welcome = Vec::new();
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -57,14 +55,7 @@ impl Process {
 
     /// Sends a signal by its name (`TERM`).
     pub(crate) fn signal(&self, name: &str) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let signal = match name {
-            "TERM" => rustix::process::Signal::TERM,
-            "STOP" => rustix::process::Signal::STOP,
-            "CONT" => rustix::process::Signal::CONT,
-            other => panic!("no signal {other}"),
-        };
-        rustix::process::kill_process(pid, signal).expect("it is there");
+        signal(&self.child, name);
     }
 
     /// Waits for its end.
@@ -78,6 +69,30 @@ impl Process {
         let status = self.wait();
         assert!(status.success(), "{status}; its log: {}", log_of(dir));
     }
+}
+
+/// Starts the binary over `dir`, and does not wait for anything.
+pub(crate) fn spawn(dir: &Path, environment: &[(&str, &str)]) -> Child {
+    command(dir)
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log_file(dir))
+        .spawn()
+        .expect("the binary starts")
+}
+
+/// Sends a signal by its name (`TERM`).
+pub(crate) fn signal(child: &Child, name: &str) {
+    let pid = rustix::process::Pid::from_child(child);
+    let signal = match name {
+        "HUP" => rustix::process::Signal::HUP,
+        "TERM" => rustix::process::Signal::TERM,
+        "STOP" => rustix::process::Signal::STOP,
+        "CONT" => rustix::process::Signal::CONT,
+        other => panic!("no signal {other}"),
+    };
+    rustix::process::kill_process(pid, signal).expect("it is there");
 }
 
 /// The binary over `dir`, on a free port, with nothing of our own environment that it would read.

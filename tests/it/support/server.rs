@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sendoff::app::App;
+use sendoff::app::{App, ReloadError};
 use sendoff::clock::{Chance, Clock, ManualClock};
-use sendoff::config::{Config, QueueConfig};
+use sendoff::config::{Config, Difference, Loaded, QueueConfig};
 use sendoff::task::{QueueName, WallMs};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -95,6 +95,15 @@ impl TestServer {
     /// Its configuration.
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Reloads it with its configuration changed by `change`.
+    pub(crate) async fn reload(&mut self, change: impl FnOnce(&mut Config)) -> Result<Difference, ReloadError> {
+        let mut config = self.config.clone();
+        change(&mut config);
+        let reloaded = self.app.reload(Loaded::from(config.clone())).await?;
+        self.config = config;
+        Ok(reloaded)
     }
 
     /// What its clock shows.
