@@ -24,6 +24,14 @@ pub(super) enum CallError {
         /// What was tried, what happened, what to do.
         text: String,
     },
+    /// A proxy says that the server does not answer it (502, 503 or 504 without a problem of sendoff's), so it is not known
+    /// what was done.
+    Proxy {
+        /// What was tried, and what came.
+        text: String,
+        /// `Retry-After`, in seconds.
+        retry_after_secs: Option<u64>,
+    },
     /// An answer that sendoff does not give.
     Strange {
         /// What was tried, and what came.
@@ -72,7 +80,7 @@ impl CallError {
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::Refused(problem) => problem.exit(),
-            Self::NoConnection { .. } | Self::NoAnswer { .. } => Exit::Unreachable,
+            Self::NoConnection { .. } | Self::NoAnswer { .. } | Self::Proxy { .. } => Exit::Unreachable,
             Self::Strange { .. } => Exit::Failure,
         }
     }
@@ -89,7 +97,7 @@ impl CallError {
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Refused(problem) => matches!(problem.status, 429 | 503),
-            Self::NoConnection { .. } | Self::NoAnswer { .. } => true,
+            Self::NoConnection { .. } | Self::NoAnswer { .. } | Self::Proxy { .. } => true,
             Self::Strange { .. } => false,
         }
     }
@@ -127,13 +135,16 @@ impl CallError {
             }
             Ok(_) | Err(_) => {
                 let said: String = String::from_utf8_lossy(body).chars().take(200).collect();
-                let url = &to.url;
-                Self::Strange {
-                    text: format!(
-                        "{url} (from {}) answered {status}, and not as sendoff does: is it another server, or a proxy?\n  {}",
-                        to.said_by,
-                        visible(said.trim())
-                    ),
+                let text = format!(
+                    "{} (from {}) answered {status}, and not as sendoff does: is it another server, or a proxy?\n  {}",
+                    to.url,
+                    to.said_by,
+                    visible(said.trim())
+                );
+                if matches!(status, 502..=504) {
+                    Self::Proxy { text, retry_after_secs }
+                } else {
+                    Self::Strange { text }
                 }
             }
         }
@@ -248,7 +259,10 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(problem) => problem.fmt(f),
-            Self::NoConnection { text } | Self::NoAnswer { text } | Self::Strange { text } => f.write_str(text),
+            Self::NoConnection { text }
+            | Self::NoAnswer { text }
+            | Self::Proxy { text, .. }
+            | Self::Strange { text } => f.write_str(text),
         }
     }
 }

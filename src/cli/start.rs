@@ -12,8 +12,6 @@ use crate::queue::engine::Fatal;
 use super::complain;
 use super::exit::Exit;
 
-/// Exit code of `sysexits.h`: the disk failed, or may have.
-const EX_IOERR: u8 = 74;
 /// How long somebody else on our port has to say who it is.
 const PROBE_MAX: Duration = Duration::from_secs(1);
 /// What `GET /healthz` of a sendoff says.
@@ -50,7 +48,7 @@ pub(super) fn fatal(ended: Result<(), Fatal>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
             complain(&format!("sendoff: {fatal}; the next start reads what is on disk"));
-            ExitCode::from(EX_IOERR)
+            Exit::Disk.into()
         }
     }
 }

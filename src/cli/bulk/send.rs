@@ -195,6 +195,7 @@ impl Sender<'_> {
     fn passes(&self, error: &CallError) -> bool {
         match error {
             CallError::Refused(problem) => matches!(problem.status, 408 | 429 | 500..),
+            CallError::Proxy { .. } => true,
             CallError::NoConnection { .. } | CallError::NoAnswer { .. } => self.answered.get(),
             CallError::Strange { .. } => false,
         }
@@ -209,7 +210,7 @@ fn is_replay(answer: &Answer) -> bool {
 fn may_be_accepted(error: &CallError) -> bool {
     match error {
         CallError::Refused(problem) => problem.status == 500,
-        CallError::NoAnswer { .. } => true,
+        CallError::NoAnswer { .. } | CallError::Proxy { .. } => true,
         CallError::NoConnection { .. } | CallError::Strange { .. } => false,
     }
 }
@@ -217,6 +218,7 @@ fn may_be_accepted(error: &CallError) -> bool {
 fn asked_to_wait(error: &CallError) -> Duration {
     match error {
         CallError::Refused(problem) => Duration::from_secs(problem.retry_after_secs.unwrap_or_default()),
+        CallError::Proxy { retry_after_secs, .. } => Duration::from_secs(retry_after_secs.unwrap_or_default()),
         CallError::NoConnection { .. } | CallError::NoAnswer { .. } | CallError::Strange { .. } => Duration::ZERO,
     }
 }

@@ -213,6 +213,7 @@ impl Tally {
             CallError::Refused(_)
             | CallError::NoConnection { .. }
             | CallError::NoAnswer { .. }
+            | CallError::Proxy { .. }
             | CallError::Strange { .. } => error.to_string(),
         }
     }
@@ -253,7 +254,9 @@ impl Stop {
     fn maybe(&self) -> bool {
         match self {
             Self::Lines(..) => false,
-            Self::Refused(error) => matches!(error, CallError::NoAnswer { .. } | CallError::Strange { .. }),
+            Self::Refused(error) => {
+                matches!(error, CallError::NoAnswer { .. } | CallError::Proxy { .. } | CallError::Strange { .. })
+            }
             Self::GivenUp { maybe, .. } | Self::Interrupted { maybe } => *maybe,
         }
     }

@@ -27,7 +27,7 @@ pub(super) fn text(scratch: &Scratch, facts: &Facts, target: SocketAddr, quiet: 
         "Create one and watch it:".to_owned(),
         format!("  {sendoff} task create {target}/slow --wait"),
         "Look at the dead letters, and put them back:".to_owned(),
-        format!("  {sendoff} dlq list && {sendoff} dlq redrive $({sendoff} dlq list -o name)"),
+        format!("  {sendoff} dlq list && {sendoff} dlq redrive --all --yes"),
         "Without the command line:".to_owned(),
         format!("  {}", curl(facts, &url, &format!("{{\"url\":\"{target}/ok\"}}"))),
         String::new(),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Fact, ms};
 use crate::logging::metrics::{Metrics, RequestLabels};
@@ -23,10 +23,25 @@ pub struct RequestServed<'a> {
     pub took: Duration,
     /// The id that the answer carries.
     pub request_id: &'a str,
+    /// What lay behind a failure of ours: the answer says no more than that the log tells it.
+    pub cause: Option<&'a str>,
 }
 
 impl Fact for RequestServed<'_> {
     fn log(&self) {
+        if let Some(cause) = self.cause {
+            error!(
+                event = "request_failed",
+                method = self.method,
+                route = self.route,
+                status = self.status,
+                took_ms = ms(self.took),
+                request_id = self.request_id,
+                cause,
+                "request failed"
+            );
+            return;
+        }
         debug!(
             event = "request_served",
             method = self.method,

@@ -264,6 +264,7 @@ fn a_request_is_labelled_by_its_route_and_never_by_what_a_client_invents() {
         status: 405,
         took: Duration::from_millis(1),
         request_id: "r1",
+        cause: None,
     };
     let (changed, line) = told(&served);
     assert_eq!(changed[0], "sendoff_http_requests_total{method=\"other\",route=\"/tasks/{id}\",status=\"405\"} 1");
@@ -271,4 +272,21 @@ fn a_request_is_labelled_by_its_route_and_never_by_what_a_client_invents() {
     assert_eq!((&line["method"], &line["request_id"]), (&"BREW".into(), &"r1".into()));
     let (changed, _) = told(&RequestServed { method: "GET", ..served });
     assert!(changed[0].contains("method=\"GET\""), "{changed:?}");
+}
+
+#[test]
+fn what_lay_behind_a_failure_is_in_the_log_by_the_id_that_its_answer_carries() {
+    let failed = RequestServed {
+        method: "GET",
+        route: "/tasks/{id}",
+        status: 500,
+        took: Duration::from_millis(1),
+        request_id: "r1",
+        cause: Some("the payload of task 7 is damaged"),
+    };
+    let (changed, line) = told(&failed);
+    assert!(changed[0].contains("status=\"500\""), "{changed:?}");
+    let line = line.unwrap();
+    let said = ["event", "level", "request_id", "cause"].map(|field| line[field].as_str().unwrap_or_default());
+    assert_eq!(said, ["request_failed", "ERROR", "r1", "the payload of task 7 is damaged"]);
 }

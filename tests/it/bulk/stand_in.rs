@@ -32,6 +32,7 @@ async fn what_passes_is_tried_again_with_the_same_key_and_body() {
         problem(503, "busy"),
         problem(429, "queue_full"),
         problem(500, "unknown_outcome"),
+        Reply::with(502, &[("content-type", "text/html")], b"<html>Bad Gateway"),
         Reply::close(),
         Reply::reset(),
         accepted(3),
@@ -41,7 +42,7 @@ async fn what_passes_is_tried_again_with_the_same_key_and_body() {
     assert_eq!((said.code, said.out.as_str()), (0, "3 tasks created\n"), "{}", said.err);
     assert!(said.err.contains("; trying again"), "{}", said.err);
     let requests = target.requests();
-    assert_eq!(requests.len(), 6);
+    assert_eq!(requests.len(), 7);
     for request in &requests {
         assert_eq!(request.header("idempotency-key"), requests[0].header("idempotency-key"));
         assert_eq!(request.header("content-type"), Some("application/x-ndjson"));
