@@ -22,6 +22,7 @@ fn queue_name(text: &str) -> QueueName {
 
 fn view(name: &str, dead: Vec<(DeadReason, u64)>) -> QueueView {
     QueueView {
+        configured: true,
         name: queue_name(name),
         config: std::sync::Arc::default(),
         paused: false,

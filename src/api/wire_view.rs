@@ -314,6 +314,8 @@ fn secrets(payload: &RawValue) -> Vec<&str> {
 pub(super) struct QueueShown<'a> {
     #[schema(value_type = words::QueueName)]
     name: &'a str,
+    /// Whether the configuration names it: only such queues accept tasks.
+    configured: bool,
     /// Whether it starts no attempts.
     paused: bool,
     #[schema(schema_with = count_by_status)]
@@ -390,6 +392,7 @@ struct BoundShown {
 pub(super) fn queue(view: &QueueView) -> QueueShown<'_> {
     QueueShown {
         name: view.name.as_str(),
+        configured: view.configured,
         paused: view.paused,
         tasks: Status::ALL.into_iter().map(Status::as_str).zip(view.tasks).collect(),
         bytes: view.bytes,

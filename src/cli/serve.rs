@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Sender;
@@ -44,7 +45,14 @@ pub(super) fn run(loaded: Loaded, sources: Sources) -> ExitCode {
     };
     // One more is kept while a reload runs: whatever was changed meanwhile is read by it.
     let (reload, asked) = tokio::sync::mpsc::channel(1);
-    let read: ReadConfig = Arc::new(move || crate::config::load(&sources));
+    // Once there was a file, there has to be one: `load_again`.
+    let from_file = AtomicBool::new(loaded.file.is_some());
+    let read: ReadConfig = Arc::new(move || {
+        let load = if from_file.load(Ordering::Relaxed) { crate::config::load_again } else { crate::config::load };
+        let loaded = load(&sources)?;
+        from_file.store(loaded.file.is_some(), Ordering::Relaxed);
+        Ok(loaded)
+    });
     let reloads = Reloads::new(asked, read, Some(log), on_refused(format));
     let code = runtime.block_on(serve(loaded, clock, reload, reloads));
     // Everything is written and closed. A thread that still waits for a name server, or for a file on a network that is

@@ -27,13 +27,14 @@ fn is_same(one: &Path, other: &Path) -> bool {
     one.canonicalize().ok().zip(other.canonicalize().ok()).is_some_and(|(one, other)| one == other)
 }
 
-/// The `curl` line that creates an `http_request` with this payload at `url`. The key stays in its file.
+/// The `curl` line that creates an `http_request` with this payload at `url`. The key goes from its file through a pipe: as
+/// an argument, every user of the machine could read it (`ps`).
 pub(super) fn curl(facts: &Facts, url: &str, payload: &str) -> String {
     let ca = facts.tls.as_ref().and_then(|tls| tls.ca.as_ref());
     let ca = ca.map(|ca| format!("--cacert {} ", word(&ca.path.display().to_string()))).unwrap_or_default();
     let key = word(&facts.key_file.display().to_string());
     let task = word(&format!("{{\"task_type\":\"http_request\",\"payload\":{payload}}}"));
-    format!("curl {ca}-H \"Authorization: Bearer $(cat {key})\" --json {task} {url}/tasks")
+    format!("sed 's/^/Authorization: Bearer /' {key} | curl {ca}-H @- --json {task} {url}/tasks")
 }
 
 #[cfg(test)]

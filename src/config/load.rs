@@ -109,8 +109,22 @@ pub fn variable(name: &str) -> Option<String> {
 /// Every fault that was found, each with its place, what was expected and what to do. The file can only be unreadable
 /// as a whole (missing, too large, no YAML); then names of variables are still checked, values are not.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigFaults> {
+    load_if(sources, false)
+}
+
+/// Reads and checks the configuration of a server that already runs with one from a file. That the file is gone, or that
+/// nothing at all is in it, is a fault here: this is how it looks while somebody is writing it, and a server that took
+/// it for the wish to have the defaults would drop its queues and its egress rules.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_again(sources: &Sources) -> Result<Loaded, ConfigFaults> {
+    load_if(sources, true)
+}
+
+fn load_if(sources: &Sources, file_needed: bool) -> Result<Loaded, ConfigFaults> {
     let mut faults = ConfigFaults::default();
-    let (tree, file) = match read_file(&sources.file, &mut faults) {
+    let (tree, file) = match read_file(&sources.file, file_needed, &mut faults) {
         Ok(Some((tree, path))) => (Some(tree), Some(path)),
         Ok(None) => (Some(empty()), None),
         Err(raw::Unreadable) => (None, None),
@@ -137,11 +151,20 @@ fn empty() -> Node {
     Node { origin: Origin::Default, kind: Kind::Map(Map::new()) }
 }
 
-fn read_file(source: &FileSource, faults: &mut ConfigFaults) -> Result<Option<(Node, PathBuf)>, raw::Unreadable> {
+fn read_file(
+    source: &FileSource,
+    needed: bool,
+    faults: &mut ConfigFaults,
+) -> Result<Option<(Node, PathBuf)>, raw::Unreadable> {
     let (FileSource::Given(path) | FileSource::Default(path)) = source;
     let name = path.display().to_string();
     let origin = |line| Origin::File { file: name.as_str().into(), line };
-    let text = match read_text(path) {
+    let read = match read_text(path) {
+        Ok(text) if needed && text.trim().is_empty() => Err(ReadError::Emptied),
+        Err(ReadError::Missing) if needed => Err(ReadError::Gone),
+        other => other,
+    };
+    let text = match read {
         Ok(text) => text,
         Err(ReadError::Missing) if matches!(source, FileSource::Default(_)) => return Ok(None),
         Err(error) => {
@@ -158,6 +181,10 @@ fn read_file(source: &FileSource, faults: &mut ConfigFaults) -> Result<Option<(N
 enum ReadError {
     #[error("there is no such file; name another with --config, or leave the flag out to use the defaults")]
     Missing,
+    #[error("the file is gone; put it back, or start the server anew to run it with the defaults")]
+    Gone,
+    #[error("the file is empty; fill it, or start the server anew to run it with the defaults")]
+    Emptied,
     #[error("the file cannot be read: {0}")]
     Io(#[from] std::io::Error),
     #[error("the file has more than {CONFIG_BYTES_MAX} bytes; is it the right one?")]

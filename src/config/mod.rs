@@ -28,7 +28,7 @@ mod tests;
 
 pub use diff::{Change, Difference, in_force, one_line};
 pub use fault::{ConfigFault, ConfigFaults, Origin};
-pub use load::{DEFAULT_FILE, FileSource, Flags, Loaded, Sources, environment, load, variable};
+pub use load::{DEFAULT_FILE, FileSource, Flags, Loaded, Sources, environment, load, load_again, variable};
 pub use model::{
     Bound, Config, EgressConfig, HostConfig, HostsConfig, LogFormat, LoggingConfig, MetricsConfig, QueueConfig,
     ServerConfig, StorageConfig, TlsConfig, TlsVersion, WorkersConfig,

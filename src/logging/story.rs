@@ -17,13 +17,12 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::clock::Clock;
 use crate::task::{Span, WallMs};
 
-/// Characters of an id that are shown: of the `UUIDv7` those that differ between tasks of the last minute, also between
-/// the tasks of one batch. Those before them are the same for a minute, those after them for a batch.
-const SHORT_ID: std::ops::Range<usize> = 9..23;
+/// Columns of an id that we gave (a UUID, RFC 9562 section 4).
+const ID_COLUMNS: usize = 36;
 /// Columns that a queue's name has at least.
 const QUEUE_COLUMNS: usize = 8;
 
-/// Writes the lines: time of day, short id, queue, what happened.
+/// Writes the lines: time of day, id (whole, so that it can be copied into a command), queue, what happened.
 pub(super) struct Story {
     pub(super) clock: Clock,
     pub(super) colour: bool,
@@ -43,7 +42,7 @@ where
         };
         let dim = Style::new().dimmed();
         let time = paint(dim, &time_of_day(self.clock.now().wall));
-        let id = told.get("task_id").map_or_else(|| " ".repeat(SHORT_ID.len()), short);
+        let id = format!("{:<ID_COLUMNS$}", told.get("task_id").unwrap_or_default());
         let queue = told.get("queue").unwrap_or_default();
         writeln!(writer, "{time}  {}  {queue:<QUEUE_COLUMNS$}  {}", paint(dim, &id), paint(style, &words))
     }
@@ -53,10 +52,6 @@ where
 fn time_of_day(wall: WallMs) -> String {
     let utc = DateTime::<Utc>::from_timestamp_millis(wall.get()).unwrap_or_default();
     utc.with_timezone(&Local).format("%H:%M:%S%.3f").to_string()
-}
-
-fn short(id: &str) -> String {
-    id.get(SHORT_ID).unwrap_or(id).to_owned()
 }
 
 /// The fields of one fact, as text. Control characters, which a target may have sent, are replaced: they would speak to
@@ -260,11 +255,11 @@ mod tests {
 
     #[test]
     fn a_life_is_told_a_line_a_fact() {
-        let short = super::short(&id().to_string());
+        let whole = id().to_string();
         let text = lines(false, &life());
         let told: Vec<&str> = text.lines().map(|line| line.split_once("  ").expect("a time").1).collect();
-        let about = |words: &str| format!("{short}  mail      {words}");
-        let of_queue = |words: &str| format!("                mail      {words}");
+        let about = |words: &str| format!("{whole}  mail      {words}");
+        let of_queue = |words: &str| format!("{:36}  mail      {words}", "");
         assert_eq!(
             told,
             [
@@ -286,8 +281,6 @@ mod tests {
                 of_queue("queue paused"),
             ]
         );
-        let next = TaskId { key: id().key.offset(1), tail: id().tail };
-        assert_ne!(super::short(&next.to_string()), short, "two of one batch can be told apart");
         let time = text.split("  ").next().unwrap();
         assert!(time.len() == 12 && time.ends_with(":00.250"), "{time}");
     }

@@ -94,7 +94,7 @@ impl Row {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum AcceptError {
     /// No such queue.
-    #[error("there is no queue `{queue}`")]
+    #[error("the configuration has no queue `{queue}`")]
     UnknownQueue {
         /// Which task.
         index: usize,
@@ -214,7 +214,9 @@ pub struct QueueView {
     pub name: QueueName,
     /// Its limits, as in force.
     pub config: Arc<QueueConfig>,
-    /// Whether it is paused.
+    /// Whether configuration names it: only such queues accept tasks.
+    pub configured: bool,
+    /// Whether it starts no attempts: paused, or no longer configured and not resumed since.
     pub paused: bool,
     /// Tasks by state ([`Status::index`]).
     pub tasks: [u64; 8],

@@ -332,7 +332,7 @@ async fn lines_are_accepted_whole_or_not_at_all_and_once_a_key() {
     assert_eq!(code(&refused), (422, "unknown_queue"));
     let error = &list(&refused.body["errors"])[0];
     assert_eq!(error["pointer"], "/100/queue");
-    assert_eq!(error["detail"], "line 201: there is no queue `nowhere`");
+    assert_eq!(error["detail"], "line 201: the configuration has no queue `nowhere`");
     assert_eq!(server.client.all_tasks().await.len(), 100, "nothing of it was accepted");
 }
 

@@ -12,7 +12,7 @@ use crate::support::spoken::{Spoken, bare, errors, pasted, told};
 /// Started, with its welcome read.
 fn started(dir: &Path, words: &[&str]) -> Spoken {
     let mut server = Spoken::start(dir, words);
-    server.until("  curl ");
+    server.until("  sed ");
     server
 }
 
@@ -38,7 +38,7 @@ fn it_works_without_a_file_from_an_empty_directory_and_prints_commands_that_do()
     let output = pasted(dir.path(), create);
     assert_eq!(output.status.code(), Some(0), "{create}: {:?}", told(&output));
     let made = server.said.iter().position(|line| line.contains(" task create ")).unwrap();
-    let curl = server.said.iter().position(|line| line.starts_with("  curl ")).unwrap();
+    let curl = server.said.iter().position(|line| line.starts_with("  sed ")).unwrap();
     assert!(made < curl, "the curl line is the last: {:?}", server.said);
     end(server, dir.path());
     let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -153,7 +153,7 @@ fn a_port_that_another_sendoff_has_is_told_as_that() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     for plain in ["false", "true"] {
         let mut first = Spoken::start_with(dirs[0].path(), &ANY_PORT, &[("SENDOFF_SERVER__PLAIN_HTTP", plain)]);
-        first.until("  curl ");
+        first.until("  sed ");
         let address = first.said[0].split("://").nth(1).unwrap().split(' ').next().unwrap();
         let output = bare(dirs[1].path(), &["--listen", address]).output().unwrap();
         let complained = told(&output).1;

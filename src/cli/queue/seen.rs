@@ -12,6 +12,7 @@ use crate::cli::output::{Cell, Column, Look, On, Shown, palette};
 #[serde(default)]
 pub(super) struct QueueSeen {
     pub(super) name: String,
+    pub(super) configured: bool,
     pub(super) paused: bool,
     pub(super) tasks: BTreeMap<String, u64>,
     pub(super) bytes: u64,
@@ -27,14 +28,19 @@ impl QueueSeen {
         Cell::new(if look.people { grouped(count) } else { count.to_string() }).styled(style)
     }
 
-    /// `paused` or `open`.
+    /// `paused`, `open`, or what became of one that is no longer configured.
     pub(super) fn state(&self) -> &'static str {
-        if self.paused { "paused" } else { "open" }
+        match (self.configured, self.paused) {
+            (true, true) => "paused",
+            (true, false) => "open",
+            (false, true) => "taken out, held",
+            (false, false) => "taken out, resumed",
+        }
     }
 
     /// The colour of that.
     pub(super) fn state_style(&self) -> anstyle::Style {
-        if self.paused { palette::CARE } else { palette::GOOD }
+        if self.paused || !self.configured { palette::CARE } else { palette::GOOD }
     }
 }
 

@@ -164,6 +164,7 @@ impl Core {
         QueueView {
             name: state.name.clone(),
             config: Arc::clone(&state.config),
+            configured: state.configured,
             paused: state.starts_nothing(),
             tasks,
             bytes: state.live_bytes,

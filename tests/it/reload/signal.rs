@@ -24,8 +24,10 @@ fn home(config: &str) -> TempDir {
     dir
 }
 
+/// Writes the configuration as one should: whoever reads meanwhile reads the old one whole, or the new one.
 fn write(dir: &Path, config: &str) {
-    fs::write(dir.join("config.yaml"), config).unwrap();
+    fs::write(dir.join("config.next"), config).unwrap();
+    fs::rename(dir.join("config.next"), dir.join("config.yaml")).unwrap();
 }
 
 /// Asks again and again until it is so: each look is a request, so this neither sleeps nor spins.
@@ -115,13 +117,28 @@ async fn a_faulty_file_changes_nothing_and_every_fault_is_told_with_its_line() {
         let refused = reloads(&process.client, "refused").await;
         hang_up(&process, dir, "refused", refused + 1).await;
     }
-    // Gone altogether: then the defaults hold, as they would at a start; the queue is held.
-    fs::remove_file(dir.join("config.yaml")).unwrap();
+    // What somebody sees who reads while another writes: nothing, or no file. It is no wish to have the defaults.
+    for (gone, why) in [(false, "the file is empty"), (true, "the file is gone")] {
+        write(dir, "\n");
+        if gone {
+            fs::remove_file(dir.join("config.yaml")).unwrap();
+        }
+        let refused = reloads(&process.client, "refused").await;
+        hang_up(&process, dir, "refused", refused + 1).await;
+        let event = told(dir, "config_refused").pop().unwrap();
+        assert!(event["why"].as_str().unwrap().contains(why), "{event}");
+        assert_eq!(weight(&process.client, "mail").await, 2);
+    }
+    // Words that say nothing are a wish.
+    write(dir, "# all defaults\n");
     hang_up(&process, dir, "applied", 1).await;
     assert_eq!(told(dir, "config_reloaded")[0]["changed"], "queues.mail: taken out");
+    let mail = process.client.get("/queues/mail").await.body;
+    assert_eq!((&mail["configured"], &mail["paused"]), (&json!(false), &json!(true)));
     write(dir, "queues: {mail: {weight: 4}}\n");
     hang_up(&process, dir, "applied", 2).await;
     assert_eq!(weight(&process.client, "mail").await, 4);
+    assert_eq!(process.client.get("/queues/mail").await.body["configured"], true);
     process.terminate(dir);
 }
 

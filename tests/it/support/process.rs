@@ -35,7 +35,7 @@ impl Process {
         let mut welcome = Vec::new();
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             welcome.push(line);
-            if welcome.last().is_some_and(|line| line.starts_with("  curl ")) {
+            if welcome.last().is_some_and(|line| line.starts_with("  sed ")) {
                 break;
             }
         }
