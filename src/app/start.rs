@@ -64,7 +64,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// The exit code of `sysexits.h` that says what kind of help is needed: 74 for the disk, 78 for settings.
+    /// The exit code of `sysexits.h` that says what kind of help is needed: 74 for the store, 78 for settings.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Store { .. } | Self::Recover(_) => 74,

@@ -207,7 +207,7 @@ impl Problem {
     fn exit(&self) -> Exit {
         match (self.status, self.code.as_str()) {
             (401 | 403, _) => Exit::Auth,
-            (404, "no_such_route") | (_, "egress_refused") => Exit::Failure,
+            (404, "no_such_route") => Exit::Failure,
             (404, _) | (_, "unknown_queue" | "unknown_task_type") => Exit::NotFound,
             (409, _) | (_, "idempotency_mismatch") => Exit::Conflict,
             (400 | 413 | 415 | 422, _) => Exit::Usage,

@@ -26,7 +26,7 @@ pub(super) enum Exit {
     Unreachable = 6,
     /// Only some of what was asked for was done.
     Partly = 7,
-    /// The disk failed, or may have (`EX_IOERR`).
+    /// The store: its disk failed or may have, it is damaged, or another server has it (`EX_IOERR`).
     Disk = 74,
     /// The configuration is not valid (`EX_CONFIG`).
     Config = 78,

@@ -21,6 +21,7 @@ mod limits;
 mod man;
 mod output;
 mod pager;
+mod patience;
 mod queue;
 mod serve;
 mod several;
@@ -45,7 +46,7 @@ use task::TaskCommand;
 
 /// The HTTP task queue you run yourself.
 #[derive(Debug, Parser)]
-#[command(name = "sendoff", version, about, arg_required_else_help = false, after_help = EXIT_CODES)]
+#[command(name = "sendoff", version, about, arg_required_else_help = false, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -53,12 +54,18 @@ struct Cli {
     server: ServerOptions,
 }
 
-/// Told by `sendoff help`; `exit::Exit` is the list.
-const EXIT_CODES: &str = "\
+/// Told by `sendoff help`; `exit::Exit` is the list of the codes.
+const AFTER_HELP: &str = "\
+Examples:
+  sendoff dev
+  sendoff serve --config config.yaml
+  sendoff task create https://api.example.com/charge -d '{\"order\":7}'
+  sendoff task list
+
 Exit codes:
   0 done            3 not found               6 no answer from the server
   1 failed          4 no or unknown API key   7 only partly done
-  2 wrong usage     5 conflict               74 the disk failed (serve)
+  2 wrong usage     5 conflict               74 the store: disk failed, damaged, or in use
                                              78 the configuration is not valid
 
 Without a command it runs the server. Commands find it by --url, SENDOFF_URL, or the local configuration.";
@@ -72,6 +79,11 @@ enum Command {
     #[command(after_help = "Examples:\n  sendoff dev\n  sendoff dev --keep playground")]
     Dev(Dev),
     /// Create, list, follow, cancel tasks.
+    #[command(after_help = "\
+Examples:
+  sendoff task create https://api.example.com/charge -d '{\"order\":7}' --id order:9
+  sendoff task list --status scheduled
+  sendoff task cancel order:7 --yes")]
     Task {
         #[command(subcommand)]
         command: TaskCommand,
@@ -79,6 +91,11 @@ enum Command {
         options: ClientOptions,
     },
     /// List, show, redrive, purge dead letters.
+    #[command(after_help = "\
+Examples:
+  sendoff dlq list
+  sendoff dlq get dead:1
+  sendoff dlq redrive dead:1")]
     Dlq {
         #[command(subcommand)]
         command: DlqCommand,
@@ -86,6 +103,11 @@ enum Command {
         options: ClientOptions,
     },
     /// List, show, pause, resume queues.
+    #[command(after_help = "\
+Examples:
+  sendoff queue list
+  sendoff queue pause mail
+  sendoff queue resume mail")]
     Queue {
         #[command(subcommand)]
         command: QueueCommand,
@@ -93,6 +115,7 @@ enum Command {
         options: ClientOptions,
     },
     /// Look at the configuration.
+    #[command(after_help = "Examples:\n  sendoff config check\n  sendoff config show --config config.yaml")]
     Config {
         #[command(subcommand)]
         command: ConfigCommand,

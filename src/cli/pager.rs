@@ -13,6 +13,7 @@ use super::call::CallError;
 use super::context::Context;
 use super::exit::Failed;
 use super::output::{Item, Shown};
+use super::patience::patiently;
 
 /// How much of a list.
 #[derive(Debug, Clone, Copy, Args)]
@@ -100,6 +101,7 @@ fn items<T: Shown>(body: &BTreeMap<String, Box<RawValue>>, field: &str) -> Resul
 }
 
 /// Prints a list again and again: a terminal is drawn anew; otherwise what is new or has changed is printed.
+/// A server that is away for a moment (a restart) is waited for.
 pub(super) async fn watch<T: Shown>(context: &Context, asked: &Asked, how: &WatchOptions) -> Result<Told, Failed> {
     let printer = &context.printer;
     if printer.format() == Format::Json {
@@ -109,10 +111,14 @@ pub(super) async fn watch<T: Shown>(context: &Context, asked: &Asked, how: &Watc
     let mut listing = printer.listing();
     let mut before: HashMap<String, String> = HashMap::new();
     loop {
-        let mut all: Vec<Item<T>> = Vec::new();
-        pages(context, asked, |items| {
-            all.extend(items);
-            Ok(())
+        let mut all: Vec<Item<T>> = patiently(printer, async || {
+            let mut all = Vec::new();
+            pages(context, asked, |items| {
+                all.extend(items);
+                Ok(())
+            })
+            .await?;
+            Ok(all)
         })
         .await?;
         if redraw {

@@ -4,16 +4,14 @@ use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use crate::app::StartError;
 use crate::queue::engine::Fatal;
+use crate::task::limits::PROBE_MAX;
 
 use super::complain;
 use super::exit::Exit;
 
-/// How long somebody else on our port has to say who it is.
-const PROBE_MAX: Duration = Duration::from_secs(1);
 /// What `GET /healthz` of a sendoff says.
 const HEALTHY: &str = r#"{"status":"ok"}"#;
 
@@ -87,7 +85,7 @@ async fn is_sendoff(address: SocketAddr) -> bool {
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .tls_danger_accept_invalid_certs(true)
-        .timeout(PROBE_MAX)
+        .timeout(PROBE_MAX.to_duration())
         .build();
     let Ok(client) = client else { return false };
     for scheme in ["https", "http"] {

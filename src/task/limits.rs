@@ -197,8 +197,10 @@ pub const RESERVE_BYTES_MIN: u64 = 2 * COMMIT_BYTES_MAX as u64;
 pub const CLIENT_CONNECT_MAX: Span = Span::from_secs(10);
 /// How long the command line waits for a whole answer; longer than [`WAIT_MAX`].
 pub const CLIENT_ANSWER_MAX: Span = Span::from_secs(90);
-/// How long a command that follows a task waits for a server that does not answer.
+/// How long a command that follows a task or watches a list waits for a server that does not answer.
 pub const CLIENT_SILENCE_MAX: Span = Span::from_secs(30);
+/// How long whoever listens on the server's port already has to say that it is a sendoff.
+pub const PROBE_MAX: Span = Span::from_secs(1);
 /// How often the command line looks again at most.
 pub const LOOK_INTERVAL_MIN: Span = Span::from_millis(100);
 /// Bytes of a body that the target of `sendoff dev` echoes.
@@ -213,6 +215,8 @@ pub const BULK_CHUNK_BYTES: usize = 4 * 1024 * 1024;
 pub const BULK_LINE_BYTES_MAX: usize = 10 * 1024 * 1024 + TASK_ENVELOPE_BYTES_MAX;
 /// Its requests in flight.
 pub const BULK_IN_FLIGHT: usize = 4;
+/// Its faulty lines that are told one by one.
+pub const FAULTS_SHOWN_MAX: usize = 20;
 /// First pause before it tries again.
 pub const BULK_RETRY_PAUSE_MIN: Span = Span::from_millis(250);
 /// Longest pause before it tries again, unless the server asks for more.

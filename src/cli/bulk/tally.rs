@@ -7,14 +7,12 @@ use serde::Serialize;
 use crate::cli::call::CallError;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::output::text::{grouped, visible};
+use crate::task::limits::FAULTS_SHOWN_MAX;
 
 use super::cut::{Chunk, CutError};
 use super::progress::counted;
 use super::send::{MISMATCH, Refused, Sent, Stop};
 use super::source::Form;
-
-/// Faulty lines that are told one by one.
-const FAULTS_SHOWN_MAX: usize = 20;
 
 /// See the module.
 pub(super) struct Tally {

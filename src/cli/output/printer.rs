@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::marker::PhantomData;
 
 use anstream::{AutoStream, ColorChoice};
+use rustix::termios::{Winsize, tcgetwinsize};
 use serde_json::value::RawValue;
 
 use crate::cli::args::{ColorWhen, Format, OutputOptions};
@@ -13,6 +14,9 @@ use crate::clock::Clock;
 
 use super::table::{Look, On, Page, Shown};
 use super::{json, text};
+
+/// Columns of a terminal that does not say how many it has.
+const COLUMNS_UNSAID: usize = 80;
 
 /// Something the API gave, as it gave it and as we read it.
 #[derive(Debug)]
@@ -80,8 +84,7 @@ impl Printer {
 
     /// Columns of the terminal, looked up anew each time; `None` when there is none.
     pub(in crate::cli) fn room(&self) -> Option<usize> {
-        let size = self.terminal.then(|| terminal_size::terminal_size_of(std::io::stdout())).flatten();
-        size.map(|(width, _)| usize::from(width.0)).filter(|width| *width > 0)
+        self.terminal.then(|| said(|size| size.ws_col).unwrap_or(COLUMNS_UNSAID))
     }
 
     /// Data, on standard output. Colours in it are left out where they are not wanted.
@@ -118,13 +121,12 @@ impl Printer {
 
     /// A whole screen of rows in place of the last one; those that do not fit are counted.
     pub(in crate::cli) fn redraw<T: Shown>(&self, items: &[Item<T>]) -> Result<(), Failed> {
-        let (width, height) = terminal_size::terminal_size_of(std::io::stdout())
-            .map_or((None, usize::MAX), |(width, height)| (Some(usize::from(width.0)), usize::from(height.0)));
+        let height = said(|size| size.ws_row).unwrap_or(usize::MAX);
         // A line for the head, one for what does not fit, one for the cursor.
         let fit = height.saturating_sub(3).max(1);
         let look = self.look();
         let rows = items.iter().take(fit).map(|item| item.seen.cells(&look));
-        let mut screen = Page::new(T::COLUMNS, On::Table, rows).table(true, width);
+        let mut screen = Page::new(T::COLUMNS, On::Table, rows).table(true, self.room());
         if items.len() > fit {
             screen.extend(["… and ", (items.len() - fit).to_string().as_str(), " more\n"]);
         }
@@ -154,6 +156,12 @@ impl Printer {
     pub(in crate::cli) fn listing<T: Shown>(&self) -> Listing<'_, T> {
         Listing { printer: self, begun: false, of: PhantomData }
     }
+}
+
+/// One side of the terminal. Some know only one of the two (a serial line, some containers): the other is 0 then.
+fn said(side: impl FnOnce(&Winsize) -> u16) -> Option<usize> {
+    let window = tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(side(&window))).filter(|length| *length > 0)
 }
 
 /// A list that is being printed.

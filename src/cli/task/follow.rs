@@ -11,7 +11,8 @@ use crate::cli::call::CallError;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::output::Item;
-use crate::task::limits::{CLIENT_SILENCE_MAX, WAIT_MAX};
+use crate::cli::patience::patiently;
+use crate::task::limits::WAIT_MAX;
 use crate::task::{Span, Status};
 
 use super::seen::{AttemptSeen, TaskSeen};
@@ -82,25 +83,12 @@ fn new_attempts(task: &Item<TaskSeen>, told: &mut u32) -> Result<Vec<Item<Attemp
 
 /// One long poll. A server that is away for a moment (a restart) is waited for.
 async fn look(context: &Context, id: &str, wait: Duration) -> Result<Item<TaskSeen>, Failed> {
-    let clock = context.printer.clock();
     let wait = Span::from_millis(u64::try_from(wait.min(WAIT_MAX.to_duration()).as_millis()).unwrap_or(u64::MAX));
-    let since = clock.now().mono;
-    let mut told = false;
-    loop {
+    patiently(&context.printer, async || {
         let request = context.client.request(Method::GET, &["tasks", id]).query("wait", &wait.to_string());
-        let error = match request.send().await {
-            Ok(answer) => return Ok(answer.item()?),
-            Err(error) => error,
-        };
-        let silent_for = clock.now().mono.saturating_sub(since);
-        if !error.may_pass() || silent_for >= CLIENT_SILENCE_MAX.to_duration() {
-            return Err(error.into());
-        }
-        if !std::mem::replace(&mut told, true) {
-            context.printer.note(&format!("sendoff: {error}\n  Still trying, for {CLIENT_SILENCE_MAX}"));
-        }
-        clock.sleep(Duration::from_secs(1)).await;
-    }
+        Ok(request.send().await?.item()?)
+    })
+    .await
 }
 
 fn judge(context: &Context, task: &TaskSeen, ended: bool) -> Exit {

@@ -8,6 +8,7 @@ use crate::cli::call::CallError;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::output::Item;
+use crate::cli::patience::patiently;
 use crate::cli::several;
 
 use super::detail;
@@ -62,7 +63,7 @@ async fn watch(get: &Get, context: &Context) -> Result<Exit, Failed> {
     loop {
         let mut all = Vec::new();
         for id in &get.ids {
-            all.push(fetch(context, "tasks", id).await?);
+            all.push(patiently(printer, async || Ok(fetch(context, "tasks", id).await?)).await?);
         }
         let after: Vec<String> = all.iter().map(|item| item.raw.get().to_owned()).collect();
         if redraw {

@@ -9,6 +9,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::json;
 
+use crate::support::process::Process;
 use crate::support::server::{Home, TestServer};
 use crate::support::target::Target;
 
@@ -24,9 +25,14 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Runs `sendoff` with these words on a terminal of this width.
     pub(crate) fn start(here: &Here, words: &[&str], columns: u16) -> Self {
+        Self::of_size(here, words, (24, columns))
+    }
+
+    /// The same with this many rows and columns; 0: the terminal does not say.
+    fn of_size(here: &Here, words: &[&str], (rows, columns): (u16, u16)) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other side");
-        let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&master, size).expect("a size");
         let name = ptsname(&master, Vec::new()).expect("a name").into_string().expect("text");
         let slave = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("its other side");
@@ -123,6 +129,53 @@ async fn a_terminal_gets_tables_in_colour_cut_to_its_width() {
     let (wide, _) = on_terminal(&here, &["task", "list"], 200).await;
     assert!(wide.contains('…') && wide.contains(" ago"), "a long target is cut, times are relative: {wide}");
     assert!(wide.contains("\x1b[1m\x1b[31mdead\x1b[0m"), "what is dead is red: {wide:?}");
+}
+
+#[tokio::test]
+async fn a_terminal_that_says_only_half_of_its_size_gets_tables_cut_all_the_same() {
+    let target = Target::start().await;
+    let server = populated(&target).await;
+    let here = Here::of(&server);
+    for (size, room) in [((0, 60), 60), ((24, 0), 80), ((0, 0), 80)] {
+        let terminal = Terminal::of_size(&here, &["task", "list"], size);
+        let (shown, code) = tokio::task::spawn_blocking(move || terminal.end()).await.expect("it ends");
+        assert_eq!(code, Some(0), "{size:?}: {shown}");
+        let shown = plain(&shown);
+        let widest = shown.lines().map(|line| line.chars().count()).max();
+        assert!(shown.contains("later:1") && widest <= Some(room), "{size:?}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_watched_outlives_a_restart_of_the_server() {
+    let home = tempfile::tempdir().expect("a directory");
+    let server = Process::start(home.path(), &[]);
+    let url = server.client.url().to_owned();
+    let task = crate::support::server::task("http://127.0.0.1:9/", &json!({"task_id": "later:1", "delay": "1h"}));
+    assert_eq!(server.client.post("/tasks", &task).await.status, 201);
+    let here = Here::at(&url, &home.path().join("data/admin.key"), &home.path().join("certs/ca.pem"));
+    let watch = |words: &[&str]| Terminal::start(&here, &[words, &["--watch", "--interval", "100ms"]].concat(), 200);
+    let mut watched = [
+        (watch(&["queue", "list"]), "open", "paused"),
+        (watch(&["task", "list"]), "scheduled", "cancelled"),
+        (watch(&["task", "get", "later:1"]), "scheduled", "cancelled"),
+    ];
+    for (terminal, before, _) in &mut watched {
+        terminal.until(before);
+    }
+    server.kill();
+    for (terminal, ..) in &mut watched {
+        terminal.until("Still trying, for 30s");
+    }
+    let address = url.strip_prefix("https://").expect("https");
+    let server = Process::start_at(home.path(), address);
+    assert_eq!(server.client.post("/queues/default/pause", &json!({})).await.status, 200);
+    assert_eq!(server.client.delete("/tasks/later:1").await.status, 200);
+    for (mut terminal, _, after) in watched {
+        terminal.until(after);
+        let seen = terminal.interrupt();
+        assert_eq!(seen.matches("Still trying").count(), 1, "told once: {seen:?}");
+    }
 }
 
 #[tokio::test]
@@ -250,8 +303,8 @@ fn the_story_of_dev_is_coloured_unless_no_colour_is_wanted() {
         dev.until(expected);
         let seen = dev.interrupt();
         assert_eq!(seen.contains('\u{1b}'), no_colour.is_empty(), "{seen}");
-        let key = std::fs::read_dir(&place).expect("a directory").filter_map(Result::ok);
-        let key = key.filter_map(|entry| std::fs::read_to_string(entry.path().join("data/admin.key")).ok()).next();
+        let mut key = std::fs::read_dir(&place).expect("a directory").filter_map(Result::ok);
+        let key = key.find_map(|entry| std::fs::read_to_string(entry.path().join("data/admin.key")).ok());
         let secret = key.expect("a key").trim().rsplit('_').next().expect("a secret").to_owned();
         assert!(!seen.contains(&secret), "not even to people: nobody needs it");
     }

@@ -29,6 +29,11 @@ impl Process {
         Self::ready(spawn(dir, environment), dir)
     }
 
+    /// The same at this address: where an earlier one was.
+    pub(crate) fn start_at(dir: &Path, address: &str) -> Self {
+        Self::ready(spawned(command_at(dir, address), dir), dir)
+    }
+
     /// Waits until a binary that was started over `dir` says that it is ready.
     pub(crate) fn ready(mut child: Child, dir: &Path) -> Self {
         let stdout = child.stdout.take().expect("piped");
@@ -73,13 +78,13 @@ impl Process {
 
 /// Starts the binary over `dir`, and does not wait for anything.
 pub(crate) fn spawn(dir: &Path, environment: &[(&str, &str)]) -> Child {
-    command(dir)
-        .envs(environment.iter().copied())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log_file(dir))
-        .spawn()
-        .expect("the binary starts")
+    let mut command = command(dir);
+    command.envs(environment.iter().copied());
+    spawned(command, dir)
+}
+
+fn spawned(mut command: Command, dir: &Path) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file(dir)).spawn().expect("the binary starts")
 }
 
 /// Sends a signal by its name (`TERM`).
@@ -97,13 +102,12 @@ pub(crate) fn signal(child: &Child, name: &str) {
 
 /// The binary over `dir`, on a free port, with nothing of our own environment that it would read.
 pub(crate) fn command(dir: &Path) -> Command {
+    command_at(dir, "127.0.0.1:0")
+}
+
+fn command_at(dir: &Path, address: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sendoff"));
-    command.current_dir(dir).args(["serve", "--listen", "127.0.0.1:0"]).args([
-        "--data-dir",
-        "data",
-        "--certs-dir",
-        "certs",
-    ]);
+    command.current_dir(dir).args(["serve", "--listen", address]).args(["--data-dir", "data", "--certs-dir", "certs"]);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SENDOFF_")) {
         command.env_remove(name);
     }
