@@ -128,7 +128,7 @@ impl Run<'_> {
                     }
                     self.interrupt(sender, flying.is_empty());
                 }
-                Some(sent) = flying.next(), if !flying.is_empty() => self.take(sent, sender)?,
+                Some(sent) = flying.next(), if !flying.is_empty() => self.take(sent, sender),
                 next = chunks.recv(), if self.reading && flying.len() < BULK_IN_FLIGHT => match next {
                     Some(Ok(chunk)) => {
                         self.tally.sent(&chunk);
@@ -143,7 +143,7 @@ impl Run<'_> {
             }
             self.show(sender);
         }
-        self.rejects.as_mut().map_or(Ok(()), Rejects::flush)
+        Ok(())
     }
 
     fn interrupt(&mut self, sender: &Sender<'_>, idle: bool) {
@@ -156,17 +156,21 @@ impl Run<'_> {
     }
 
     /// What came of a chunk; they come in order.
-    fn take(&mut self, sent: Sent, sender: &Sender<'_>) -> Result<(), Failed> {
-        if let (Ok(_), Some(rejects)) = (&sent.end, &mut self.rejects) {
-            for refused in sent.refused.iter().filter(|refused| !sender.had(&refused.line)) {
-                rejects.add(&refused.line)?;
-            }
+    fn take(&mut self, sent: Sent, sender: &Sender<'_>) {
+        if self.tally.unwritten.is_none() {
+            self.tally.unwritten = self.write(&sent, sender).err();
         }
-        if let Ok(done) = &sent.end
-            && self.audience
-            && !done.ids.is_empty()
-            && self.context.printer.format() == Format::Name
-        {
+        self.reading &= self.tally.take(sent);
+    }
+
+    /// Writes what of it is wanted elsewhere: the lines that were left out, the ids.
+    fn write(&mut self, sent: &Sent, sender: &Sender<'_>) -> Result<(), Failed> {
+        let Ok(done) = &sent.end else { return Ok(()) };
+        if let Some(rejects) = &mut self.rejects {
+            let refused = sent.refused.iter().map(|refused| &*refused.line);
+            rejects.add(refused.filter(|line| !sender.had(line)))?;
+        }
+        if self.audience && !done.ids.is_empty() && self.context.printer.format() == Format::Name {
             let ids: Vec<_> = done.ids.iter().map(|id| visible(id)).collect();
             match self.context.printer.data(&(ids.join("\n") + "\n")) {
                 // Whoever wanted ids has seen enough; the tasks are wanted all the same.
@@ -174,7 +178,6 @@ impl Run<'_> {
                 other => other?,
             }
         }
-        self.reading &= self.tally.take(sent);
         Ok(())
     }
 
@@ -203,6 +206,9 @@ impl Run<'_> {
             Format::Json => printer.data(&(pretty(&self.tally.json()) + "\n"))?,
             Format::Jsonl => printer.data(&(self.tally.json() + "\n"))?,
             Format::Table | Format::Tsv => printer.data(&(self.tally.sentence(rejects) + "\n"))?,
+        }
+        if let Some(hint) = self.tally.hint() {
+            printer.note(hint);
         }
         match self.tally.failure() {
             Some(failed) => Err(failed),

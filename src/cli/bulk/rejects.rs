@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -13,16 +13,29 @@ use crate::queue::store::digest;
 /// The file, to be added to.
 pub(super) struct Rejects {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: File,
+    /// A last line without its end, as a kill or a full disk leaves it. It may be whole or only the beginning of one:
+    /// the line that it belongs to is the next to be added, and completes it.
+    cut: Vec<u8>,
 }
 
-/// What earlier runs wrote to it: a digest of each line.
-pub(super) struct Earlier(HashSet<u128>);
+/// What earlier runs wrote to it.
+pub(super) struct Earlier {
+    /// A digest of each line.
+    lines: HashSet<u128>,
+    /// That of a last line without its end, which may not be all of it.
+    cut: u128,
+}
 
 impl Earlier {
-    /// Whether an earlier run wrote this line.
+    /// Whether an earlier run wrote this line to its end.
     pub(super) fn had(&self, line: &[u8]) -> bool {
-        self.0.contains(&digest(line))
+        self.lines.contains(&digest(line))
+    }
+
+    /// Whether an earlier run left this line out, as far as the file tells.
+    pub(super) fn left_out(&self, line: &[u8]) -> bool {
+        self.had(line) || self.cut == digest(line)
     }
 }
 
@@ -38,22 +51,32 @@ impl Rejects {
         if input == Some((metadata.dev(), metadata.ino())) {
             return Err(Failed::Usage(format!("--skip-invalid {shown}: this is the input itself; name another file")));
         }
-        let mut earlier = HashSet::new();
-        for line in BufReader::new(&file).split(b'\n') {
-            earlier.insert(digest(&line.map_err(fail)?));
+        let (mut lines, mut last) = (HashSet::new(), Vec::new());
+        let mut reader = BufReader::new(&file);
+        while reader.read_until(b'\n', &mut last).map_err(fail)? > 0 {
+            let Some(line) = last.strip_suffix(b"\n") else { break };
+            lines.insert(digest(line));
+            last.clear();
         }
-        Ok((Self { path: path.to_owned(), file: BufWriter::new(file) }, Earlier(earlier)))
+        let earlier = Earlier { lines, cut: digest(&last) };
+        Ok((Self { path: path.to_owned(), file, cut: last }, earlier))
     }
 
-    /// Adds a line.
-    pub(super) fn add(&mut self, line: &[u8]) -> Result<(), Failed> {
-        let written = self.file.write_all(line).and_then(|()| self.file.write_all(b"\n"));
-        written.map_err(|error| self.failed(&error))
-    }
-
-    /// Writes out what has been added.
-    pub(super) fn flush(&mut self) -> Result<(), Failed> {
-        self.file.flush().map_err(|error| self.failed(&error))
+    /// Adds lines, all in one write: whoever is killed after it leaves whole lines. After an error the file may end
+    /// within a line: nothing is to be added to it in this run.
+    pub(super) fn add<'a>(&mut self, lines: impl Iterator<Item = &'a [u8]>) -> Result<(), Failed> {
+        let mut text = Vec::new();
+        for line in lines {
+            let cut = std::mem::take(&mut self.cut);
+            if let Some(rest) = line.strip_prefix(&*cut) {
+                text.extend_from_slice(rest);
+            } else {
+                text.push(b'\n');
+                text.extend_from_slice(line);
+            }
+            text.push(b'\n');
+        }
+        self.file.write_all(&text).map_err(|error| self.failed(&error))
     }
 
     /// How it is called in messages.
@@ -76,9 +99,7 @@ mod tests {
         let path = dir.path().join("rejects.ndjson");
         let write = |lines: &[&str]| {
             let (mut rejects, earlier) = Rejects::open(&path, None).unwrap();
-            let new = lines.iter().filter(|line| !earlier.had(line.as_bytes()));
-            new.for_each(|line| rejects.add(line.as_bytes()).unwrap());
-            rejects.flush().unwrap();
+            rejects.add(lines.iter().map(|line| line.as_bytes()).filter(|line| !earlier.had(line))).unwrap();
             std::fs::read_to_string(&path).unwrap()
         };
         assert_eq!(write(&["a", "b"]), "a\nb\n");
@@ -87,5 +108,34 @@ mod tests {
         let refused = Rejects::open(&path, Some((metadata.dev(), metadata.ino())));
         assert!(refused.is_err_and(|error| error.to_string().contains("this is the input itself")));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "a\nb\nc\n");
+    }
+
+    #[test]
+    fn a_last_line_without_its_end_is_completed_and_never_prolonged() {
+        for (there, lines, expected) in [
+            ("a\nbc", &["a", "bcd", "e"][..], "a\nbcd\ne\n"),
+            ("a\nbcd", &["a", "bcd", "e"], "a\nbcd\ne\n"),
+            ("a\nbc", &["a", "e", "bcd"], "a\nbc\ne\nbcd\n"),
+            ("a\nbc", &["a"], "a\nbc"),
+            ("bc", &["bc"], "bc\n"),
+            ("", &["a"], "a\n"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("rejects.ndjson");
+            std::fs::write(&path, there).unwrap();
+            let (mut rejects, earlier) = Rejects::open(&path, None).unwrap();
+            rejects.add(lines.iter().map(|line| line.as_bytes()).filter(|line| !earlier.had(line))).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), expected, "{there:?} and {lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_last_line_without_its_end_is_not_written_but_may_have_been_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rejects.ndjson");
+        std::fs::write(&path, "a\nbc").unwrap();
+        let (_, earlier) = Rejects::open(&path, None).unwrap();
+        let told = |line: &[u8]| (earlier.had(line), earlier.left_out(line));
+        assert_eq!([told(b"a"), told(b"bc"), told(b"bcd")], [(true, true), (false, true), (false, false)]);
     }
 }

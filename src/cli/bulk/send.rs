@@ -50,6 +50,8 @@ pub(super) struct Done {
     pub(super) ids: Vec<String>,
     /// Whether an earlier request made them.
     pub(super) already: bool,
+    /// Whether names of their own told that, for want of the key.
+    pub(super) by_name: bool,
 }
 
 /// A line that the server refuses.
@@ -97,7 +99,7 @@ impl Sender<'_> {
         let (mut refused, mut keyed) = (Vec::new(), true);
         let end = loop {
             if chunk.places.is_empty() {
-                break Ok(Done { ids: Vec::new(), already: false });
+                break Ok(Done { ids: Vec::new(), already: false, by_name: false });
             }
             let problem = match self.until_answered(&chunk, keyed).await {
                 Ok(done) => break Ok(done),
@@ -114,7 +116,7 @@ impl Sender<'_> {
             let faulty = if problem.code == MISMATCH {
                 // An earlier run left lines out of this chunk, and found them in ways that the server no longer comes
                 // to: they are in the file of that run.
-                let known = chunk.lines().filter(|(_, line)| self.had(line));
+                let known = chunk.lines().filter(|(_, line)| self.left_out(line));
                 known.map(|(place, line)| Refused { place, line: line.to_vec(), why: String::new() }).collect()
             } else {
                 with_same_queue(&problem, &chunk, faulty_lines(&problem, &chunk))
@@ -133,9 +135,13 @@ impl Sender<'_> {
         Sent { chunk, refused, end }
     }
 
-    /// Whether an earlier run left this line out.
+    /// Whether the file of refused lines has this line already.
     pub(super) fn had(&self, line: &[u8]) -> bool {
         self.earlier.as_ref().is_some_and(|earlier| earlier.had(line))
+    }
+
+    fn left_out(&self, line: &[u8]) -> bool {
+        self.earlier.as_ref().is_some_and(|earlier| earlier.left_out(line))
     }
 
     /// Tries until there is an answer that will not change by trying again.
@@ -188,7 +194,7 @@ impl Sender<'_> {
             let text = format!("{} tasks were sent, and {} ids came back", chunk.places.len(), ids.len());
             return Err(CallError::Strange { text });
         }
-        Ok(Done { ids, already: is_replay(&answer) })
+        Ok(Done { ids, already: is_replay(&answer), by_name: !keyed })
     }
 
     /// Whether it makes sense to try again.

@@ -30,6 +30,10 @@ pub(super) struct Tally {
     pub(super) cut: Option<CutError>,
     /// Whether somebody pressed Ctrl-C.
     pub(super) interrupted: bool,
+    /// Why refused lines or ids could not be written.
+    pub(super) unwritten: Option<Failed>,
+    /// Whether the names of some tasks told that they are there.
+    by_name: bool,
     /// First and last lines of runs of chunks that were accepted.
     accepted: Vec<(u64, u64)>,
     /// The same of those of which it is not known.
@@ -69,6 +73,8 @@ impl Tally {
             read: 0,
             cut: None,
             interrupted: false,
+            unwritten: None,
+            by_name: false,
             accepted: Vec::new(),
             unknown: Vec::new(),
             flying: VecDeque::new(),
@@ -92,13 +98,14 @@ impl Tally {
                 let count = done.ids.len() as u64;
                 *(if done.already { &mut self.already } else { &mut self.created }) += count;
                 self.refused += sent.refused.len() as u64;
+                self.by_name |= done.by_name;
                 if self.go_on_at.is_none() {
                     self.read = sent.chunk.read;
                 }
                 if count > 0 {
                     join(&mut self.accepted, span, previous);
                 }
-                return self.stop.is_none();
+                return self.stop.is_none() && self.unwritten.is_none();
             }
             Err(stop) => stop,
         };
@@ -116,7 +123,8 @@ impl Tally {
     }
 
     fn is_complete(&self) -> bool {
-        self.stop.is_none() && self.cut.is_none() && !self.interrupted && self.flying.is_empty()
+        let stopped = self.stop.is_some() || self.cut.is_some() || self.interrupted || self.unwritten.is_some();
+        !stopped && self.flying.is_empty()
     }
 
     /// The line with which the next run will go on.
@@ -164,6 +172,13 @@ impl Tally {
         serde_json::to_string(&summary).unwrap_or_default()
     }
 
+    /// What to say of a run that did nothing, since that may not be what was meant.
+    pub(super) fn hint(&self) -> Option<&'static str> {
+        // Where names told that the tasks are there, they would do so again.
+        let is_repeat = self.is_complete() && self.created == 0 && self.already > 0 && !self.by_name;
+        is_repeat.then_some("the same input was sent within 24 h; --salt TEXT creates its tasks once more")
+    }
+
     /// Why it is not complete, if so, and how to go on.
     pub(super) fn failure(&self) -> Option<Failed> {
         if self.is_complete() {
@@ -177,6 +192,9 @@ impl Tally {
     }
 
     fn why(&self) -> (Exit, String) {
+        if let Some(failed) = &self.unwritten {
+            return (failed.exit(), failed.to_string());
+        }
         match (&self.stop, &self.cut) {
             (Some(Stop::Lines(lines, exit)), _) => (*exit, self.faults(lines)),
             (Some(Stop::Refused(error)), _) => (error.exit(), self.refusal(error)),
@@ -284,7 +302,7 @@ mod tests {
         let ids = places.iter().map(u64::to_string).collect();
         let read = 10 * places.last().copied().unwrap_or_default();
         let chunk = Chunk { body: bytes::Bytes::default(), places, key: String::new(), read };
-        Sent { chunk, refused: Vec::new(), end: end.map(|already| Done { ids, already }) }
+        Sent { chunk, refused: Vec::new(), end: end.map(|already| Done { ids, already, by_name: false }) }
     }
 
     fn faulty(place: u64) -> Stop {
@@ -356,6 +374,32 @@ mod tests {
         assert_eq!(exit, Exit::Partly);
         assert!(text.contains("Not known, for want of an answer: (lines 11 to 20)"), "{text}");
         assert!(text.contains("goes on at line 11 "), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_stops_the_run_and_what_was_accepted_is_said() {
+        let mut tally = tally();
+        tally.unwritten = Some(Failed::told(Exit::Failure, "r: no space left"));
+        assert!(!tally.take(sent(1..=10, Ok(false))));
+        assert!(!tally.take(sent(11..=20, Ok(false))), "it was in flight");
+        let (exit, text) = told(&tally);
+        assert_eq!(exit, Exit::Failure);
+        let expected = "r: no space left\n  Accepted: 20 tasks (lines 1 to 20)\n  \
+                        Run the same command again within 24 h: it goes on at line 21 and creates nothing twice";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_run_that_did_nothing_says_how_it_would_do_something() {
+        let mut tally = tally();
+        assert_eq!(tally.hint(), None);
+        assert!(tally.take(sent(1..=10, Ok(true))));
+        assert!(tally.hint().is_some_and(|hint| hint.contains("--salt")));
+        tally.by_name = true;
+        assert_eq!(tally.hint(), None, "salt would change nothing");
+        tally.by_name = false;
+        assert!(tally.take(sent(11..=20, Ok(false))));
+        assert_eq!(tally.hint(), None, "it went on after a break");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::{counts, lines, numbers, write};
+use super::{counts, lines, numbers, read, write};
 use crate::cli::here::Here;
 use crate::support::client::Client;
 use crate::support::process::Process;
@@ -25,11 +25,16 @@ const HALF: usize = 2 * CHUNK + CHUNK / 2;
 
 /// A command that reads the first half of the input from a pipe that stays open.
 fn halfway(here: &Here, words: &[&str]) -> (Child, ChildStdin) {
+    reading(here, words, &lines(0..HALF))
+}
+
+/// A command that reads this from a pipe that stays open.
+fn reading(here: &Here, words: &[&str], input: &str) -> (Child, ChildStdin) {
     let mut command = here.command(&[&["task", "create", "-f", "-"], words].concat());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("it starts");
     let mut stdin = child.stdin.take().expect("piped");
-    stdin.write_all(lines(0..HALF).as_bytes()).expect("it is read");
+    stdin.write_all(input.as_bytes()).expect("it is read");
     (child, stdin)
 }
 
@@ -57,6 +62,31 @@ async fn a_killed_client_goes_on_and_creates_nothing_twice() {
     let said = here.run(&["task", "create", "-f", "t.ndjson", "-o", "json"]).await.ok();
     assert_eq!(counts(&said), [(ALL - 2 * CHUNK) as u64, 2 * CHUNK as u64, 0]);
     assert_eq!(numbers(&process.client).await, (0..ALL).collect());
+}
+
+#[tokio::test]
+async fn what_a_killed_client_refused_is_kept_in_whole_lines() {
+    let home = tempfile::tempdir().unwrap();
+    let process = Process::start(home.path(), &[]);
+    let here = here(&process, home.path());
+    write(&here, "rejects", "");
+    // Longer than what is written at once by default.
+    let refused = format!("{{\"nothing\":\"{}\"}}\n", "x".repeat(9 * 1024));
+    let first = refused.clone() + &lines(0..CHUNK - 1);
+    let (mut child, stdin) = reading(&here, &["--skip-invalid", "rejects"], &first);
+    let look = async {
+        while read(&here, "rejects").is_empty() {
+            until_there_are(&process.client, 0).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), look).await.expect("it is written");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(stdin);
+    write(&here, "t.ndjson", first + "{\"other\":1}\n");
+    let said = here.run(&["task", "create", "-f", "t.ndjson", "--skip-invalid", "rejects", "-o", "json"]).await;
+    assert_eq!((said.code, counts(&said.out)), (7, [0, CHUNK as u64 - 1, 2]), "{}", said.err);
+    assert_eq!(read(&here, "rejects"), refused + "{\"other\":1}\n");
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ async fn a_file_becomes_tasks_in_order_and_a_repeat_becomes_none() {
     }
     let again = here.run(&["task", "create", "--file", "t.ndjson"]).await;
     assert_eq!(again.out, "no new task, 5,002 already there\n");
+    assert_eq!(again.err, "the same input was sent within 24 h; --salt TEXT creates its tasks once more\n");
     let again = here.run(&["task", "create", "-f", "t.ndjson", "-o", "name"]).await.ok();
     assert_eq!(again.lines().collect::<Vec<_>>(), ids, "the same ids");
     // The content counts, not the name, nor how it is read.
@@ -57,8 +58,8 @@ async fn tasks_with_ids_of_their_own_are_known_without_a_key() {
     write(&here, "t.ndjson", &all);
     assert_eq!(here.run(&["task", "create", "-f", "t.ndjson"]).await.ok(), "10 tasks created\n");
     // Another salt stands for another day: the server no longer knows the keys.
-    let later = here.run(&["task", "create", "-f", "t.ndjson", "--salt", "later"]).await.ok();
-    assert_eq!(later, "no new task, 10 already there\n");
+    let later = here.run(&["task", "create", "-f", "t.ndjson", "--salt", "later"]).await;
+    assert_eq!((later.out.as_str(), later.err.as_str()), ("no new task, 10 already there\n", ""), "salt is no help");
     write(&here, "t.ndjson", all.replace("/7\"", "/77\"") + &named(10));
     let err = here.run(&["task", "create", "-f", "t.ndjson"]).await.failed(5);
     assert!(
@@ -162,6 +163,27 @@ async fn refused_lines_are_left_out_kept_and_can_be_mended() {
     write(&here, "mended", mended);
     assert_eq!(here.run(&["task", "create", "-f", "mended"]).await.ok(), "4 tasks created\n");
     assert_eq!(numbers(&server.client).await.len(), CHUNK + 100);
+}
+
+#[tokio::test]
+async fn refused_lines_that_cannot_be_kept_stop_the_run_which_says_what_was_accepted() {
+    let server = TestServer::start().await;
+    let here = Here::of(&server);
+    let all = lines(0..CHUNK - 1) + "{}\n" + &lines(CHUNK..CHUNK + 100);
+    write(&here, "t.ndjson", &all);
+    let run = "sendoff task create -f t.ndjson --skip-invalid rejects -o json";
+    // No file may grow, as on a full disk.
+    let said = here.sh(&format!("trap '' XFSZ; ulimit -f 0; {run}")).await;
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.starts_with("sendoff: --skip-invalid rejects: failed to write it: "), "{}", said.err);
+    assert!(said.err.contains("\n  Accepted: ") && said.err.contains("\n  Run the same command again"), "{}", said.err);
+    let [created, 0, 1] = counts(&said.out) else { panic!("{said:?}") };
+    assert_eq!(numbers(&server.client).await.len() as u64, created);
+    assert_eq!(read(&here, "rejects"), "");
+
+    let said = here.sh(run).await;
+    assert_eq!((said.code, counts(&said.out)), (7, [CHUNK as u64 + 99 - created, created, 1]), "{}", said.err);
+    assert_eq!(read(&here, "rejects"), "{}\n");
 }
 
 #[tokio::test]
