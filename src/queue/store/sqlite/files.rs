@@ -41,8 +41,8 @@ impl Files {
     }
 
     /// Makes the directory (for its owner only) if it is not there, takes its lock, and makes an empty database file
-    /// that nobody else can read (SQLite gives its log the same mode). The lock is held as long as the file is open.
-    pub(super) fn claim(&self) -> Result<File, StoreError> {
+    /// that nobody else can read (SQLite gives its log the same mode).
+    pub(super) fn claim(&self) -> Result<DirLock, StoreError> {
         let failed = |doing: &str, path: &Path, source: io::Error| {
             StoreError::Unavailable(Box::new(io::Error::new(
                 source.kind(),
@@ -64,7 +64,7 @@ impl Files {
         write_owner(&mut lock).map_err(|source| failed("write", &path, source))?;
         let path = self.database();
         drop(open_private(&path).map_err(|source| failed("open", &path, source))?);
-        Ok(lock)
+        Ok(DirLock(lock))
     }
 
     /// Syncs the directory, its parent, and whatever further up can be opened (it may have been made just now), so that
@@ -92,6 +92,19 @@ impl Files {
     }
 }
 
+/// The lock on a directory. It ends with this value, even while a child process that was forked from this one, and has not
+/// become another program yet, holds the file open too: such a child would keep a lock that only closing gives back.
+#[derive(Debug)]
+pub(super) struct DirLock(File);
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::debug!(%error, "the lock ends with its file");
+        }
+    }
+}
+
 fn write_owner(lock: &mut File) -> io::Result<()> {
     lock.set_len(0)?;
     lock.seek(SeekFrom::Start(0))?;
@@ -105,4 +118,21 @@ pub(super) fn open_private(path: &Path) -> io::Result<File> {
         file.set_permissions(Permissions::from_mode(FILE_MODE))?;
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_although_a_child_still_holds_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::of(dir.path());
+        let lock = files.claim().unwrap();
+        assert!(matches!(files.claim(), Err(StoreError::InUse { .. })));
+        let of_a_child = lock.0.try_clone().unwrap();
+        drop(lock);
+        drop(files.claim().unwrap());
+        drop(of_a_child);
+    }
 }

@@ -16,7 +16,6 @@ mod recover;
 mod schema;
 mod writer;
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -36,7 +35,7 @@ use super::{
 use checkpoint::Requests;
 use disk::Disk;
 use fault::{read_error, unavailable, unknown};
-use files::Files;
+use files::{DirLock, Files};
 use names::Names;
 use read::Reading;
 use schema::{Checkpoint, Role, connect};
@@ -101,7 +100,7 @@ struct Open {
     commands: SyncSender<Command>,
     threads: Vec<JoinHandle<()>>,
     /// Released last: nobody else opens the directory before everything has ended.
-    _lock: File,
+    _lock: DirLock,
 }
 
 struct Readers {
