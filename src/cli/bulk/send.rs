@@ -28,7 +28,7 @@ pub(super) struct Sender<'a> {
     pub(super) retry_for: Duration,
     /// Ends the waiting between tries.
     pub(super) cancel: CancellationToken,
-    /// Whether the server has ever answered: before that, no answer is more likely a wrong address than bad weather.
+    /// Whether somebody was ever there: before that, no connection is more likely a wrong address than bad weather.
     pub(super) answered: Cell<bool>,
     /// Why some chunk is being tried again, until it goes on.
     pub(super) trouble: Cell<Option<String>>,
@@ -184,7 +184,8 @@ impl Sender<'_> {
             request = request.header("idempotency-key", key);
         }
         let answer = request.body("application/x-ndjson", chunk.body.clone()).send().await;
-        if let Ok(_) | Err(CallError::Refused(_)) = &answer {
+        // Whoever breaks a connection off was there, too.
+        if let Ok(_) | Err(CallError::Refused(_) | CallError::NoAnswer { .. }) = &answer {
             self.answered.set(true);
         }
         let answer = answer?;
@@ -201,8 +202,8 @@ impl Sender<'_> {
     fn passes(&self, error: &CallError) -> bool {
         match error {
             CallError::Refused(problem) => matches!(problem.status, 408 | 429 | 500..),
-            CallError::Proxy { .. } => true,
-            CallError::NoConnection { .. } | CallError::NoAnswer { .. } => self.answered.get(),
+            CallError::Proxy { .. } | CallError::NoAnswer { .. } => true,
+            CallError::NoConnection { .. } => self.answered.get(),
             CallError::Strange { .. } => false,
         }
     }
