@@ -40,6 +40,24 @@ async fn sqlite_reopens_after_a_clean_stop() {
 }
 
 #[tokio::test]
+async fn sqlite_writes_the_log_back_although_it_says_that_the_stop_was_clean() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let header = task(1);
+    commit(&store, [names(), vec![insert(&header)]].concat()).await;
+    // As after a stop whose last sync failed: the mark is in a log that the disk may never have got.
+    let stopping = rusqlite::Connection::open(dir.path().join("sendoff.db")).unwrap();
+    stopping.execute("UPDATE meta SET value = 1 WHERE key = 'clean'", []).unwrap();
+    let (found, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for name in ["sendoff.db", "sendoff.db-wal"] {
+        fs::copy(dir.path().join(name), found.path().join(name)).unwrap();
+    }
+    let _opened = open(found.path());
+    fs::copy(found.path().join("sendoff.db"), kept.path().join("sendoff.db")).unwrap();
+    assert_eq!(recovered_tasks(&open(kept.path())), [header], "the database file alone holds it");
+}
+
+#[tokio::test]
 async fn sqlite_keeps_every_acknowledged_commit_over_a_kill() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

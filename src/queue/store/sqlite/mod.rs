@@ -111,11 +111,12 @@ struct Readers {
 impl SqliteStore {
     /// Opens the store in `dir`, made if it is not there, and starts its threads.
     ///
-    /// After an unclean stop the whole log is written back and synced before this returns.
+    /// Whatever the last process left in the log is written back and synced before this returns.
     ///
     /// # Errors
     /// [`StoreError::InUse`] when a process has it open, [`StoreError::Format`] when it is of another format,
-    /// [`StoreError::Corrupt`] when it is no store, [`StoreError::Unavailable`] when the disk says no.
+    /// [`StoreError::Corrupt`] when it is no store, [`StoreError::Unavailable`] when the disk says no or another program
+    /// keeps reading the database.
     pub fn open(dir: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
         let io_error = |error: io::Error| StoreError::Unavailable(Box::new(error));
         let files = Files::of(dir);
@@ -280,9 +281,11 @@ impl Drop for SqliteStore {
 /// Checks the tables (made if there are none), brings what a crash left into order, and takes the clean mark away.
 fn take_over(conn: &Connection) -> Result<Recovery, StoreError> {
     let clean = schema::meta(conn, CLEAN).map_err(read_error)? == Some(1);
-    if !clean {
-        // What is in the log may never have been synced by the process that died: written again, and synced.
-        schema::checkpoint(conn, Checkpoint::Truncate).map_err(read_error)?;
+    // What is in the log may never have been synced by the process that died: written again, and synced. Whatever the mark
+    // says: it is in the log too, and its own sync may be the one that failed. A log that is empty costs nothing.
+    let done = schema::checkpoint(conn, Checkpoint::Truncate).map_err(read_error)?;
+    if done.busy {
+        return Err(unavailable("another program reads the database, so that the log cannot be written back"));
     }
     let created = schema::prepare(conn)?;
     schema::put_meta(conn, CLEAN, 0).map_err(read_error)?;
@@ -313,5 +316,30 @@ fn start_threads(
 impl std::fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SqliteStore").field("dir", &self.files.dir).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::OpenFlags;
+
+    use super::*;
+
+    #[test]
+    fn a_start_does_not_go_on_with_a_log_that_somebody_keeps_from_being_written_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sendoff.db");
+        std::fs::File::create(&path).unwrap();
+        let conn = connect(&path, Role::Writer).unwrap();
+        schema::prepare(&conn).unwrap();
+        conn.busy_timeout(std::time::Duration::ZERO).unwrap();
+        let other = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
+        other.execute_batch("BEGIN; SELECT * FROM meta").unwrap();
+        let refused = take_over(&conn);
+        assert!(matches!(&refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+        let wal = std::fs::metadata(dir.path().join("sendoff.db-wal")).unwrap().len();
+        assert!(wal > 0, "it is still there");
+        other.execute_batch("COMMIT").unwrap();
+        assert!(take_over(&conn).is_ok());
     }
 }

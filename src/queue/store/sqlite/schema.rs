@@ -111,6 +111,8 @@ pub(super) fn put_meta(conn: &Connection, key: &str, value: i64) -> rusqlite::Re
 /// How a checkpoint ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct WalFrames {
+    /// Whether somebody else's lock kept it from doing all that it was to do: that is no error to SQLite.
+    pub(super) busy: bool,
     /// Frames in the log.
     pub(super) logged: i64,
     /// Of these, frames that are in the database file too.
@@ -135,6 +137,11 @@ pub(super) fn checkpoint(conn: &Connection, how: Checkpoint) -> rusqlite::Result
         Checkpoint::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
         Checkpoint::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
     };
-    conn.prepare_cached(sql)?
-        .query_row([], |row| Ok(WalFrames { logged: row.get::<_, i64>(1)?.max(0), written_back: row.get(2)? }))
+    conn.prepare_cached(sql)?.query_row([], |row| {
+        Ok(WalFrames {
+            busy: row.get::<_, i64>(0)? != 0,
+            logged: row.get::<_, i64>(1)?.max(0),
+            written_back: row.get(2)?,
+        })
+    })
 }
