@@ -1,37 +1,92 @@
 //! Deliberate sins, for negative controls: a suite that promises to catch a sin is run against it.
 //!
-//! Compiled in only with the feature `sabotage`, chosen at run time, and never part of a release.
+//! Compiled in only with the feature `sabotage`, chosen at run time, and never part of a release. Each place that can sin
+//! asks [`commits`]; `docs/RELIABILITY.md` says which suite catches which.
 
-#[cfg(feature = "sabotage")]
-mod chosen {
-    use std::sync::atomic::{AtomicU8, Ordering};
+/// What an implementation of the promise could get wrong unnoticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sin {
+    /// Answers leave before their commit.
+    AcknowledgeBeforeCommit,
+    /// `SQLite` syncs at checkpoints only (`synchronous=NORMAL`).
+    SynchronousNormal,
+    /// A settlement counts although its lease is no longer the task's.
+    SettleWithoutEpoch,
+    /// Delays are waited for on the wall clock.
+    WallClockSleep,
+    /// After an unclean stop the write-ahead log is read, but not written and synced again.
+    KeepLogAtStart,
+    /// Of an answer everything is read and kept, however long it is.
+    NoBodyCap,
+}
 
-    static SIN: AtomicU8 = AtomicU8::new(0);
+impl Sin {
+    /// Every sin.
+    pub const ALL: [Self; 6] = [
+        Self::AcknowledgeBeforeCommit,
+        Self::SynchronousNormal,
+        Self::SettleWithoutEpoch,
+        Self::WallClockSleep,
+        Self::KeepLogAtStart,
+        Self::NoBodyCap,
+    ];
 
-    /// Chooses the sin by its name; unknown names are refused.
-    pub fn choose(name: &str) -> bool {
-        let code = match name {
-            "none" => 0,
-            "acknowledge-before-commit" => 1,
-            _ => return false,
-        };
-        SIN.store(code, Ordering::Relaxed);
-        true
-    }
-
-    pub(crate) fn acknowledges_before_commit() -> bool {
-        SIN.load(Ordering::Relaxed) == 1
+    /// The word by which `SENDOFF_SABOTAGE` chooses it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AcknowledgeBeforeCommit => "acknowledge-before-commit",
+            Self::SynchronousNormal => "synchronous-normal",
+            Self::SettleWithoutEpoch => "settle-without-epoch",
+            Self::WallClockSleep => "wall-clock-sleep",
+            Self::KeepLogAtStart => "keep-log-at-start",
+            Self::NoBodyCap => "no-body-cap",
+        }
     }
 }
 
 #[cfg(feature = "sabotage")]
-pub use chosen::choose;
+mod chosen {
+    use std::cell::Cell;
+    use std::sync::OnceLock;
+
+    use super::Sin;
+
+    static SIN: OnceLock<Sin> = OnceLock::new();
+
+    thread_local! {
+        static HERE: Cell<Option<Sin>> = const { Cell::new(None) };
+    }
+
+    /// Chooses the sin of this process by its name, once; a second choice and unknown names are refused.
+    pub fn choose(name: &str) -> bool {
+        Sin::ALL.into_iter().find(|sin| sin.as_str() == name).is_some_and(|sin| SIN.set(sin).is_ok())
+    }
+
+    /// Commits `sin` on this thread as long as `during` runs: for suites that keep to one thread.
+    pub fn on_this_thread<T>(sin: Sin, during: impl FnOnce() -> T) -> T {
+        struct Repentance;
+        impl Drop for Repentance {
+            fn drop(&mut self) {
+                HERE.set(None);
+            }
+        }
+        HERE.set(Some(sin));
+        let _repentance = Repentance;
+        during()
+    }
+
+    pub(crate) fn commits(sin: Sin) -> bool {
+        HERE.get() == Some(sin) || SIN.get() == Some(&sin)
+    }
+}
 
 #[cfg(feature = "sabotage")]
-pub(crate) use chosen::acknowledges_before_commit;
+pub(crate) use chosen::commits;
+#[cfg(feature = "sabotage")]
+pub use chosen::{choose, on_this_thread};
 
-/// Whether answers are to leave before their commit. Never, without the feature.
+/// Whether this sin is to be committed. Never, without the feature.
 #[cfg(not(feature = "sabotage"))]
-pub(crate) const fn acknowledges_before_commit() -> bool {
+pub(crate) const fn commits(_sin: Sin) -> bool {
     false
 }

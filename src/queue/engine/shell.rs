@@ -14,6 +14,7 @@ use crate::queue::command::{AcceptError, Answer, EngineError, Request};
 use crate::queue::handle::{Envelope, Queues};
 use crate::queue::lease::{Lease, Settlement, Work};
 use crate::queue::store::{CommitError, Pressure, Store};
+use crate::sabotage::Sin;
 use crate::task::TaskKey;
 use crate::task::limits::{
     COMMANDS_QUEUED_MAX, COMMIT_BYTES_MAX, COMMIT_COMMANDS_MAX, CONCURRENT_MAX, LOOK_AGAIN, WAITERS_MAX,
@@ -237,7 +238,7 @@ impl Engine {
         let now = self.clock.now();
         let mut replies: Vec<Option<oneshot::Sender<_>>> = inbox.replies.into_iter().map(Some).collect();
         let mut step = self.machine.decide(now, inbox.inputs).await?;
-        if crate::sabotage::acknowledges_before_commit() {
+        if crate::sabotage::commits(Sin::AcknowledgeBeforeCommit) {
             answer(&mut step, &mut replies);
             // A quick commit would hide the sin from anybody who cannot strike within microseconds.
             self.clock.sleep(Duration::from_millis(20)).await;

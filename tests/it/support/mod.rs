@@ -6,4 +6,5 @@ pub(crate) mod process;
 pub(crate) mod server;
 pub(crate) mod spoken;
 pub(crate) mod story;
+pub(crate) mod suites;
 pub(crate) mod target;
