@@ -11,9 +11,7 @@ use crate::logging::Fact;
 use crate::logging::event::ShutdownStep;
 use crate::queue::engine::Fatal;
 use crate::queue::engine::shell::{Phase, Progress};
-
-/// How long aborted attempts and open requests have to end before they are left behind.
-const CUT_GRACE: Duration = Duration::from_secs(5);
+use crate::task::limits::CUT_GRACE;
 
 impl App {
     /// Stops in order.
@@ -27,12 +25,12 @@ impl App {
         let drained = idle_within(&mut progress, Phase::Drain, &clock, grace.to_duration()).await;
         phase.send_replace(Phase::Cut);
         let aborted = if drained { 0 } else { progress.borrow().in_flight as u64 };
-        if !idle_within(&mut progress, Phase::Cut, &clock, CUT_GRACE).await {
+        if !idle_within(&mut progress, Phase::Cut, &clock, CUT_GRACE.to_duration()).await {
             tracing::warn!("attempts did not end when they were aborted; the next start closes them as interrupted");
         }
         ShutdownStep::Drained { aborted }.emit(&telemetry);
         phase.send_replace(Phase::Hush);
-        if let Err(error) = server.stop(CUT_GRACE).await {
+        if let Err(error) = server.stop(CUT_GRACE.to_duration()).await {
             tracing::warn!(%error, "the listener had failed before it was closed");
         }
         if let Some(metrics) = self.metrics_server

@@ -188,3 +188,14 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
     let least = LOOK_INTERVAL_MIN.to_duration();
     if interval < least { Err(format!("has to be {LOOK_INTERVAL_MIN} or more")) } else { Ok(interval) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_one_below_and_at_the_least() {
+        assert_eq!(interval("99ms"), Err("has to be 100ms or more".to_owned()));
+        assert_eq!(interval("100ms"), Ok(LOOK_INTERVAL_MIN.to_duration()));
+    }
+}

@@ -132,6 +132,9 @@ pub(in crate::cli) fn counted(count: u64, one: &str, many: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::args::OutputOptions;
+    use crate::clock::Clock;
+    use crate::task::WallMs;
 
     #[test]
     fn a_line_says_how_far_it_is_and_how_long_it_will_take() {
@@ -141,6 +144,25 @@ mod tests {
         assert_eq!(line(Of::Bytes(None), 7, "7 tasks created", took), "7 tasks created");
         assert_eq!(line(Of::Things(0), 0, "x", took), "x");
         assert_eq!(line(Of::Things(10), 11, "x", took), "100 %: x; 0ms left", "more came in meanwhile");
+    }
+
+    #[test]
+    fn without_a_terminal_a_line_is_written_after_ten_seconds_and_not_before() {
+        let (clock, hand) = Clock::manual(WallMs::new(0));
+        let printer = Printer::new(&OutputOptions { output: None, color: None, quiet: true }, clock);
+        let began = printer.clock().now().mono;
+        let mut progress =
+            Progress { printer: &printer, of: Of::Things(2), shown: Shown::Lines { last: began }, began };
+        let mut written_at = |ms: u64| {
+            hand.advance(Duration::from_millis(ms));
+            progress.at(1, "1 redriven");
+            let Shown::Lines { last } = progress.shown else { panic!("lines are shown") };
+            last.saturating_sub(began)
+        };
+        assert_eq!(written_at(9_999), Duration::ZERO);
+        assert_eq!(written_at(1), Duration::from_secs(10));
+        assert_eq!(written_at(9_999), Duration::from_secs(10));
+        assert_eq!(written_at(1), Duration::from_secs(20));
     }
 
     #[test]

@@ -172,7 +172,7 @@ impl Sender<'_> {
                 () = self.clock.sleep(wait) => {}
                 () = self.cancel.cancelled() => return Err(Stop::Interrupted { maybe }),
             }
-            pause = pause.saturating_mul(2).min(BULK_RETRY_PAUSE_MAX.to_duration());
+            pause = longer(pause);
         }
     }
 
@@ -207,6 +207,11 @@ impl Sender<'_> {
             CallError::Strange { .. } => false,
         }
     }
+}
+
+/// The pause after this one.
+fn longer(pause: Duration) -> Duration {
+    pause.saturating_mul(2).min(BULK_RETRY_PAUSE_MAX.to_duration())
 }
 
 fn is_replay(answer: &Answer) -> bool {
@@ -283,6 +288,13 @@ fn index_of(pointer: &str) -> Option<(usize, &str)> {
 mod tests {
     use super::*;
     use crate::cli::call::ProblemItem;
+
+    #[test]
+    fn pauses_double_from_the_least_to_the_longest_and_stay_there() {
+        let pauses = std::iter::successors(Some(BULK_RETRY_PAUSE_MIN.to_duration()), |pause| Some(longer(*pause)));
+        let pauses: Vec<u128> = pauses.map(|pause| pause.as_millis()).take(8).collect();
+        assert_eq!(pauses, [250, 500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000]);
+    }
 
     #[test]
     fn faults_are_told_by_the_line_of_the_input_and_the_first_of_each_line() {

@@ -11,7 +11,6 @@ mod target;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use tokio::net::TcpListener;
@@ -22,6 +21,7 @@ use crate::app::App;
 use crate::clock::{Chance, Clock};
 use crate::logging::LineFormat;
 use crate::logging::subscriber::{STORY_FILTER, install};
+use crate::task::limits::DEV_RUNTIME_END_MAX;
 
 use super::args::ServerOptions;
 use super::context::finish;
@@ -29,9 +29,6 @@ use super::exit::{Exit, Failed};
 use super::start;
 use super::{complain, say};
 use scratch::Scratch;
-
-/// How long what still runs may take to end when everything else has ended, before the process does.
-const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
 
 /// What it takes.
 #[derive(Debug, Clone, Args)]
@@ -126,7 +123,7 @@ fn in_scratch(options: &Dev, addresses: Addresses, clock: Clock, runtime: Runtim
     };
     let ended =
         runtime.block_on(play(Play { scratch: &scratch, clock, quiet: options.quiet }, addresses, &mut signals));
-    runtime.shutdown_timeout(RUNTIME_END_MAX);
+    runtime.shutdown_timeout(DEV_RUNTIME_END_MAX.to_duration());
     match scratch.end() {
         Ok(said) => say(&said),
         Err(failed) => return finish(Err(failed)),

@@ -52,6 +52,27 @@ async fn what_passes_is_tried_again_with_the_same_key_and_body() {
 }
 
 #[tokio::test]
+async fn four_requests_are_in_flight_and_no_fifth() {
+    let target = Target::start().await;
+    let here = beside(&target);
+    write(&here, "t.ndjson", lines(0..6 * 5_000));
+    let gate = Gate::new();
+    let held = || Reply::default().wait(&gate).and(accepted(5_000));
+    target.on("/tasks/batch", [held(), held(), held(), held(), held(), held()]);
+    let running = here.run(&["task", "create", "-f", "t.ndjson"]);
+    let watch = async {
+        target.requests_at_least(4).await;
+        // A fifth would come at once: another command starts and ends meanwhile.
+        here.run(&["version"]).await.ok();
+        assert_eq!(target.requests().len(), 4);
+        gate.open();
+    };
+    let (said, ()) = tokio::join!(running, watch);
+    assert_eq!((said.code, said.out.as_str()), (0, "30,000 tasks created\n"), "{}", said.err);
+    assert_eq!(target.requests().len(), 6);
+}
+
+#[tokio::test]
 async fn what_does_not_pass_is_not_tried_again() {
     for (reply, code) in [
         (problem(401, "unauthenticated"), 4),
