@@ -26,6 +26,8 @@ mod openapi;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod reload;

@@ -26,6 +26,7 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::clock::Clock;
+use crate::sabotage::{Sin, commits};
 use crate::task::{TaskKey, TaskRef};
 
 use super::{
@@ -283,7 +284,8 @@ fn take_over(conn: &Connection) -> Result<Recovery, StoreError> {
     let clean = schema::meta(conn, CLEAN).map_err(read_error)? == Some(1);
     // What is in the log may never have been synced by the process that died: written again, and synced. Whatever the mark
     // says: it is in the log too, and its own sync may be the one that failed. A log that is empty costs nothing.
-    let done = schema::checkpoint(conn, Checkpoint::Truncate).map_err(read_error)?;
+    let how = if commits(Sin::KeepLogAtStart) { Checkpoint::Look } else { Checkpoint::Truncate };
+    let done = schema::checkpoint(conn, how).map_err(read_error)?;
     if done.busy {
         return Err(unavailable("another program reads the database, so that the log cannot be written back"));
     }
