@@ -99,7 +99,8 @@ pub struct SqliteStore {
 /// What ends when the store is closed.
 struct Open {
     commands: SyncSender<Command>,
-    threads: Vec<JoinHandle<()>>,
+    writer: JoinHandle<()>,
+    checkpointer: JoinHandle<()>,
     /// Released last: nobody else opens the directory before everything has ended.
     _lock: DirLock,
 }
@@ -142,8 +143,9 @@ impl SqliteStore {
         let idle = (0..READERS).map(|_| connection(Role::Reader)).collect::<Result<_, _>>()?;
         let readers = Arc::new(Readers { permits: Arc::new(Semaphore::new(READERS)), idle: Mutex::new(idle) });
         let (commands, inbox) = sync_channel(COMMITS_QUEUED_MAX);
-        let threads = start_threads(conn, connection(Role::Checkpointer)?, &shared, inbox).map_err(io_error)?;
-        let open = Mutex::new(Some(Open { commands, threads, _lock: lock }));
+        let (writer, checkpointer) =
+            start_threads(conn, connection(Role::Checkpointer)?, &shared, inbox).map_err(io_error)?;
+        let open = Mutex::new(Some(Open { commands, writer, checkpointer, _lock: lock }));
         Ok(Self { shared, files, found, readers, open })
     }
 
@@ -242,9 +244,7 @@ impl Store for SqliteStore {
             let requests = Arc::clone(&self.shared);
             let ended = tokio::task::spawn_blocking(move || {
                 requests.requests.stop();
-                let answer = open.close();
-                open.join();
-                answer
+                open.close()
             });
             ended.await.map_err(|error| StoreError::Unavailable(Box::new(error)))?
         })
@@ -252,21 +252,32 @@ impl Store for SqliteStore {
 }
 
 impl Open {
-    fn close(&self) -> Result<(), StoreError> {
+    /// Ends both threads, whose requests have stopped already, in good order.
+    fn close(self) -> Result<(), StoreError> {
+        // The checkpointer first: a stop is not clean when the last thing that it did has failed.
+        end(self.checkpointer);
         let (reply, done) = oneshot::channel();
-        if self.commands.send(Command::Close(reply)).is_err() {
-            return Err(unavailable("the writing thread has gone"));
-        }
-        done.blocking_recv().unwrap_or_else(|_gone| Err(unavailable("the writing thread has gone")))
+        let gone = || unavailable("the writing thread has gone");
+        let answer = match self.commands.send(Command::Close(reply)) {
+            Ok(()) => done.blocking_recv().unwrap_or_else(|_gone| Err(gone())),
+            Err(_) => Err(gone()),
+        };
+        drop(self.commands);
+        end(self.writer);
+        answer
     }
 
-    fn join(self) {
+    /// Ends both threads as a crash would.
+    fn abandon(self) {
         drop(self.commands);
-        for thread in self.threads {
-            // A thread that panicked has told so already.
-            drop(thread.join());
-        }
+        end(self.writer);
+        end(self.checkpointer);
     }
+}
+
+fn end(thread: JoinHandle<()>) {
+    // A thread that panicked has told so already.
+    drop(thread.join());
 }
 
 impl Drop for SqliteStore {
@@ -274,7 +285,7 @@ impl Drop for SqliteStore {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(open) = open {
             self.shared.requests.stop();
-            open.join();
+            open.abandon();
         }
     }
 }
@@ -305,14 +316,14 @@ fn start_threads(
     checkpointer: Connection,
     shared: &Arc<Shared>,
     inbox: Receiver<Command>,
-) -> io::Result<Vec<JoinHandle<()>>> {
+) -> io::Result<(JoinHandle<()>, JoinHandle<()>)> {
     let (for_writer, for_checkpointer) = (Arc::clone(shared), Arc::clone(shared));
     let writing =
         Builder::new().name(String::from("store-writer")).spawn(move || writer::run(writer, &for_writer, &inbox))?;
     let checkpointing = Builder::new()
         .name(String::from("store-checkpoint"))
         .spawn(move || checkpoint::run(&checkpointer, &for_checkpointer))?;
-    Ok(vec![writing, checkpointing])
+    Ok((writing, checkpointing))
 }
 
 impl std::fmt::Debug for SqliteStore {
