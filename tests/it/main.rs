@@ -18,6 +18,8 @@ mod dev;
 #[cfg(test)]
 mod expiry;
 #[cfg(test)]
+mod failed_sync;
+#[cfg(test)]
 mod first_run;
 #[cfg(test)]
 mod limits;

@@ -39,9 +39,9 @@ struct Told {
 
 /// A request that can be repeated.
 #[derive(Debug, Clone)]
-pub(super) struct Order {
-    pub(super) key: String,
-    pub(super) body: Value,
+pub(crate) struct Order {
+    pub(crate) key: String,
+    pub(crate) body: Value,
 }
 
 /// What a whole suite has shown.
@@ -62,7 +62,7 @@ pub(super) struct Report {
 
 impl Order {
     /// A task for the target.
-    pub(super) fn new(key: String, target: &str) -> Self {
+    pub(crate) fn new(key: String, target: &str) -> Self {
         let body = json!({
             "task_type": "http_request",
             "payload": {"url": target, "body": {"key": key}},
@@ -71,13 +71,15 @@ impl Order {
         Self { key, body }
     }
 
-    async fn send(&self, client: &Client) -> Result<Answer, reqwest::Error> {
+    /// Sends it, for the first time or again.
+    pub(crate) async fn send(&self, client: &Client) -> Result<Answer, reqwest::Error> {
         let request = client.request(Method::POST, "/tasks").header("content-type", "application/json");
         client.send(request.header("idempotency-key", &self.key).body(self.body.to_string())).await
     }
 }
 
-fn id_of(answer: &Answer) -> Option<String> {
+/// The id of the task that an answer acknowledges.
+pub(crate) fn id_of(answer: &Answer) -> Option<String> {
     let id = answer.body["task_id"].as_str().filter(|_| answer.status.is_success());
     id.map(str::to_owned)
 }

@@ -4,7 +4,7 @@
 //! `SENDOFF_POWER_CUTS=N` runs longer forms; `SENDOFF_POWER_SEED=N` repeats the moments of the cuts as far as the machine
 //! does. A cut is the file system's own shutdown without a flush: what the kernel had not been made to write is gone.
 
-mod ledger;
+pub(crate) mod ledger;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

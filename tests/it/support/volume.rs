@@ -6,15 +6,20 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{Advice, fadvise};
-use tempfile::TempDir;
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, statvfs};
+use tempfile::{NamedTempFile, TempDir};
 
 use super::suites;
 
 /// How large the volume says it is: room for the ballast, the reserve and some hundred thousand tasks. The file is
 /// sparse.
 const BYTES: u64 = 768 * 1024 * 1024;
+/// How large a volume is that lies in memory: the ballast, the reserve, and a little.
+const THIN_BYTES: u64 = 256 * 1024 * 1024;
+/// The memory beneath it.
+const MEMORY: &str = "size=288m";
 /// How the directories of all runs begin; the process follows.
 const PREFIX: &str = "sendoff-volume-";
 
@@ -22,6 +27,8 @@ const PREFIX: &str = "sendoff-volume-";
 pub(crate) struct Volume {
     image: PathBuf,
     root: PathBuf,
+    /// Where memory is mounted, if the file lies in memory.
+    memory: Option<PathBuf>,
     mounted: bool,
     cutter: Cutter,
     dir: TempDir,
@@ -80,16 +87,49 @@ fn run(program: &str, arguments: &[&str], path: &Path) {
 impl Volume {
     /// A new volume, mounted. What runs that died have left behind is taken away first.
     pub(crate) fn new() -> Self {
-        sweep();
-        let dir = tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir().unwrap();
-        let (image, root) = (dir.path().join("volume"), dir.path().join("data"));
+        let dir = place();
+        let image = dir.path().join("volume");
         File::create(&image).and_then(|file| file.set_len(BYTES)).expect("a sparse file");
-        run("mkfs.ext4", &["-q", "-F", "-m", "0", "-E", "nodiscard"], &image);
+        Self::of(dir, image, None)
+    }
+
+    /// A new volume that has a place on its disk for what describes files, but for what is in them only as long as
+    /// nobody calls [`Self::use_up`].
+    pub(crate) fn thin() -> Self {
+        let dir = place();
+        let memory = dir.path().join("memory");
+        std::fs::create_dir(&memory).unwrap();
+        run("mount", &["-t", "tmpfs", "-o", MEMORY, "none"], &memory);
+        let image = memory.join("volume");
+        let file = File::create(&image).expect("a file in memory");
+        fallocate(&file, FallocateFlags::empty(), 0, THIN_BYTES).expect("there is room");
+        let volume = Self::of(dir, image, Some(memory));
+        run("fstrim", &[], &volume.root);
+        volume
+    }
+
+    fn of(dir: TempDir, image: PathBuf, memory: Option<PathBuf>) -> Self {
+        let root = dir.path().join("data");
         std::fs::create_dir(&root).unwrap();
         let cutter = Cutter::start(dir.path());
-        let mut volume = Self { image, root, mounted: false, cutter, dir };
+        // Nothing of the journal and the tables is left out, and nothing is done to them later.
+        let tables = "nodiscard,lazy_journal_init=1,lazy_itable_init=1";
+        run("mkfs.ext4", &["-q", "-F", "-m", "0", "-E", tables], &image);
+        let mut volume = Self { image, root, memory, mounted: false, cutter, dir };
         volume.mount();
         volume
+    }
+
+    /// From now on the disk refuses to write what is in files, where it had written nothing before: the sync fails, and
+    /// the kernel takes the pages for written all the same. Whoever holds the file that this gives puts an end to it by
+    /// dropping it.
+    pub(crate) fn use_up(&self) -> NamedTempFile {
+        let memory = self.memory.as_ref().expect("a thin volume");
+        let filler = NamedTempFile::new_in(memory).expect("a file in memory");
+        let found = statvfs(memory).expect("how much is left");
+        fallocate(filler.as_file(), FallocateFlags::empty(), 0, found.f_bavail * found.f_frsize)
+            .expect("there is room");
+        filler
     }
 
     /// Where a server runs: its `data` is the root of the volume.
@@ -117,7 +157,7 @@ impl Volume {
 
     fn mount(&mut self) {
         let image = self.image.to_str().expect("a plain path").to_owned();
-        run("mount", &["-t", "ext4", "-o", "loop", &image], &self.root);
+        run("mount", &["-t", "ext4", "-o", "loop,noinit_itable", &image], &self.root);
         self.mounted = true;
         let root = self.root.to_str().expect("a plain path").to_owned();
         self.cutter.ask(&root, "ready");
@@ -130,6 +170,9 @@ impl Drop for Volume {
         self.cutter.end();
         if self.mounted {
             unmount(&self.root);
+        }
+        if let Some(memory) = &self.memory {
+            unmount(memory);
         }
     }
 }
@@ -161,14 +204,24 @@ fn unmount(root: &Path) {
     assert!(ended.is_ok_and(|status| status.success()) || std::thread::panicking(), "{} stays mounted", root.display());
 }
 
-/// Unmounts what runs have left behind whose process is gone, and deletes it.
-fn sweep() {
+/// A directory for a volume, after what runs whose process is gone have left behind is unmounted and deleted.
+fn place() -> TempDir {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mounts = std::fs::read_to_string("/proc/mounts").expect("the mounts");
-    for root in mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new) {
-        let Some(dir) = root.parent().filter(|dir| root.ends_with("data") && is_left_behind(dir)) else { continue };
-        unmount(root);
-        std::fs::remove_dir_all(dir).expect("it can be deleted");
+    // The last first: one may lie on another.
+    for root in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).map(Path::new) {
+        if root.parent().is_some_and(is_left_behind) {
+            unmount(root);
+        }
     }
+    for entry in std::fs::read_dir(std::env::temp_dir()).expect("it can be listed").map_while(Result::ok) {
+        if is_left_behind(&entry.path()) {
+            std::fs::remove_dir_all(entry.path()).expect("it can be deleted");
+        }
+    }
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir().expect("a directory")
 }
 
 fn is_left_behind(dir: &Path) -> bool {
