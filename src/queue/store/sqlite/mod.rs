@@ -129,8 +129,10 @@ impl SqliteStore {
         if let Some(bytes) = options.file_bytes_max {
             bound_file(&conn, bytes).map_err(read_error)?;
         }
-        let found = take_over(&conn)?;
+        // All files are there by now. SQLite syncs the directory too when it first syncs the log, and tells nobody when
+        // that fails: so it must have been done before.
         files.sync().map_err(io_error)?;
+        let found = take_over(&conn)?;
 
         let shared = Arc::new(Shared {
             names: Names::default(),
@@ -337,6 +339,19 @@ mod tests {
     use rusqlite::OpenFlags;
 
     use super::*;
+
+    #[test]
+    fn the_log_is_there_as_soon_as_a_connection_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, log) = (dir.path().join("sendoff.db"), dir.path().join("sendoff.db-wal"));
+        std::fs::File::create(&path).unwrap();
+        for _new_then_old in 0..2 {
+            let conn = connect(&path, Role::Writer).unwrap();
+            assert!(log.exists(), "the directory is synced before anything is written to it");
+            drop(conn);
+            std::fs::remove_file(&log).unwrap();
+        }
+    }
 
     #[test]
     fn a_start_does_not_go_on_with_a_log_that_somebody_keeps_from_being_written_back() {
