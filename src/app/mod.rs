@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::api::server::ServerHandle;
 use crate::clock::Clock;
@@ -94,11 +94,7 @@ impl App {
                 biased;
                 ended = &mut self.engine => {
                     self.ready.store(false, Ordering::Release);
-                    let result = ended.unwrap_or_else(|panic| Err(Fatal::Panicked(panic.to_string())));
-                    if let Err(fatal) = &result {
-                        CommitUnknown { error: chain(fatal) }.emit(&self.telemetry);
-                    }
-                    return result;
+                    return engine_ended(ended, &self.telemetry);
                 }
                 signal = &mut stop_asked => return self.stop(signal).await,
                 () = reloads.asked() => {}
@@ -111,6 +107,15 @@ impl App {
             }
         }
     }
+}
+
+/// What the end of the engine means. An error is told, whether it comes out of the blue or with the last commit of a stop.
+fn engine_ended(ended: Result<Result<(), Fatal>, JoinError>, telemetry: &Telemetry) -> Result<(), Fatal> {
+    let result = ended.unwrap_or_else(|panic| Err(Fatal::Panicked(panic.to_string())));
+    if let Err(fatal) = &result {
+        CommitUnknown { error: chain(fatal) }.emit(telemetry);
+    }
+    result
 }
 
 /// An error and what lies behind it, in one line.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::App;
+use super::{App, engine_ended};
 use crate::clock::Clock;
 use crate::logging::Fact;
 use crate::logging::event::ShutdownStep;
@@ -43,9 +43,9 @@ impl App {
         }
         ShutdownStep::ApiClosed.emit(&telemetry);
         phase.send_replace(Phase::Stop);
-        self.engine.await.unwrap_or_else(|panic| Err(Fatal::Panicked(panic.to_string())))?;
+        engine_ended(self.engine.await, &telemetry)?;
         self.pool.ended().await;
-        store.close().await.map_err(Fatal::Read)?;
+        store.close().await.map_err(Fatal::Close)?;
         ShutdownStep::StoreClosed { took: clock.now().mono.saturating_sub(began) }.emit(&telemetry);
         Ok(())
     }

@@ -45,21 +45,21 @@ pub(super) fn fatal(ended: Result<(), Fatal>) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
-            complain(&format!("sendoff: {fatal}; the next start reads what is on disk"));
+            complain(&format!("sendoff: {}; the next start reads what is on disk", whole(&fatal)));
             Exit::Disk.into()
         }
     }
 }
 
 /// An error, and those of its causes that it does not name itself.
-fn whole(error: &StartError) -> String {
+fn whole(error: &dyn Error) -> String {
     causes(error).fold(error.to_string(), |said, cause| {
         let cause = cause.to_string();
         if said.contains(&cause) { said } else { format!("{said}: {cause}") }
     })
 }
 
-fn causes<'a>(error: &'a StartError) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+fn causes<'a>(error: &'a dyn Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let mut next = error.source();
     std::iter::from_fn(move || {
         let cause = next?;

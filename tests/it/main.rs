@@ -18,6 +18,8 @@ mod dev;
 #[cfg(test)]
 mod expiry;
 #[cfg(test)]
+mod failed_sync;
+#[cfg(test)]
 mod first_run;
 #[cfg(test)]
 mod limits;
@@ -25,6 +27,8 @@ mod limits;
 mod openapi;
 #[cfg(test)]
 mod order;
+#[cfg(test)]
+mod power;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]

@@ -68,6 +68,9 @@ pub enum Fatal {
     /// The store could not be read.
     #[error("the store could not be read")]
     Read(#[source] StoreError),
+    /// The stop came to nothing at its very end: what was committed is on the disk, the rest of the order is not.
+    #[error("the store could not be closed in order")]
+    Close(#[source] StoreError),
     /// A fault of ours.
     #[error("the engine panicked: {0}")]
     Panicked(String),

@@ -2,9 +2,11 @@
 
 pub(crate) mod client;
 pub(crate) mod contract;
+pub(crate) mod counter;
 pub(crate) mod process;
 pub(crate) mod server;
 pub(crate) mod spoken;
 pub(crate) mod story;
 pub(crate) mod suites;
 pub(crate) mod target;
+pub(crate) mod volume;

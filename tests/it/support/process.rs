@@ -35,7 +35,12 @@ impl Process {
     }
 
     /// Waits until a binary that was started over `dir` says that it is ready.
-    pub(crate) fn ready(mut child: Child, dir: &Path) -> Self {
+    pub(crate) fn ready(child: Child, dir: &Path) -> Self {
+        Self::ready_or_not(child, dir).unwrap_or_else(|_child| panic!("not ready; its log: {}", log_of(dir)))
+    }
+
+    /// The same, and gives a binary back that ends instead.
+    pub(crate) fn ready_or_not(mut child: Child, dir: &Path) -> Result<Self, Child> {
         let stdout = child.stdout.take().expect("piped");
         let mut welcome = Vec::new();
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -45,11 +50,11 @@ impl Process {
             }
         }
         let Some(url) = welcome.first().and_then(|line| line.strip_prefix("sendoff is ready on ")) else {
-            panic!("not ready, but {welcome:?}; its log: {}", log_of(dir));
+            return Err(child);
         };
         let url = url.split_whitespace().next().expect("a URL").to_owned();
         let client = Client::of(&url, &dir.join("certs/ca.pem"), &dir.join("data/admin.key"));
-        Self { child, client, welcome }
+        Ok(Self { child, client, welcome })
     }
 
     /// `kill -9`, and waits until it is gone.

@@ -97,3 +97,30 @@ pub(super) fn run(conn: &Connection, shared: &Arc<Shared>) {
         shared.disk.make_ballast();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::clock::Clock;
+    use crate::queue::store::Store;
+    use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_is_not_clean_when_the_last_checkpoint_fails_while_it_stops() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = SqliteOptions::new(Clock::system());
+        let store = SqliteStore::open(dir.path(), options.clone()).unwrap();
+        let shared = Arc::clone(&store.shared);
+        let failing = std::thread::spawn(move || {
+            while shared.requests.next(false).is_some() {}
+            shared.fail(String::from("a checkpoint failed: disk I/O error"));
+        });
+        let ending = std::mem::replace(&mut store.open.lock().unwrap().as_mut().unwrap().checkpointer, failing);
+        let closed = store.close().await;
+        assert!(closed.is_err_and(|error| format!("{error:?}").contains("a checkpoint failed")));
+        ending.join().unwrap();
+        let again = SqliteStore::open(dir.path(), options).unwrap();
+        assert!(!again.recover(&mut |_| {}).unwrap().clean, "the next start knows of it");
+    }
+}

@@ -26,6 +26,7 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::clock::Clock;
+use crate::sabotage::{Sin, commits};
 use crate::task::{TaskKey, TaskRef};
 
 use super::{
@@ -98,7 +99,8 @@ pub struct SqliteStore {
 /// What ends when the store is closed.
 struct Open {
     commands: SyncSender<Command>,
-    threads: Vec<JoinHandle<()>>,
+    writer: JoinHandle<()>,
+    checkpointer: JoinHandle<()>,
     /// Released last: nobody else opens the directory before everything has ended.
     _lock: DirLock,
 }
@@ -127,8 +129,10 @@ impl SqliteStore {
         if let Some(bytes) = options.file_bytes_max {
             bound_file(&conn, bytes).map_err(read_error)?;
         }
-        let found = take_over(&conn)?;
+        // All files are there by now. SQLite syncs the directory too when it first syncs the log, and tells nobody when
+        // that fails: so it must have been done before.
         files.sync().map_err(io_error)?;
+        let found = take_over(&conn)?;
 
         let shared = Arc::new(Shared {
             names: Names::default(),
@@ -141,8 +145,9 @@ impl SqliteStore {
         let idle = (0..READERS).map(|_| connection(Role::Reader)).collect::<Result<_, _>>()?;
         let readers = Arc::new(Readers { permits: Arc::new(Semaphore::new(READERS)), idle: Mutex::new(idle) });
         let (commands, inbox) = sync_channel(COMMITS_QUEUED_MAX);
-        let threads = start_threads(conn, connection(Role::Checkpointer)?, &shared, inbox).map_err(io_error)?;
-        let open = Mutex::new(Some(Open { commands, threads, _lock: lock }));
+        let (writer, checkpointer) =
+            start_threads(conn, connection(Role::Checkpointer)?, &shared, inbox).map_err(io_error)?;
+        let open = Mutex::new(Some(Open { commands, writer, checkpointer, _lock: lock }));
         Ok(Self { shared, files, found, readers, open })
     }
 
@@ -241,9 +246,7 @@ impl Store for SqliteStore {
             let requests = Arc::clone(&self.shared);
             let ended = tokio::task::spawn_blocking(move || {
                 requests.requests.stop();
-                let answer = open.close();
-                open.join();
-                answer
+                open.close()
             });
             ended.await.map_err(|error| StoreError::Unavailable(Box::new(error)))?
         })
@@ -251,21 +254,32 @@ impl Store for SqliteStore {
 }
 
 impl Open {
-    fn close(&self) -> Result<(), StoreError> {
+    /// Ends both threads, whose requests have stopped already, in good order.
+    fn close(self) -> Result<(), StoreError> {
+        // The checkpointer first: a stop is not clean when the last thing that it did has failed.
+        end(self.checkpointer);
         let (reply, done) = oneshot::channel();
-        if self.commands.send(Command::Close(reply)).is_err() {
-            return Err(unavailable("the writing thread has gone"));
-        }
-        done.blocking_recv().unwrap_or_else(|_gone| Err(unavailable("the writing thread has gone")))
+        let gone = || unavailable("the writing thread has gone");
+        let answer = match self.commands.send(Command::Close(reply)) {
+            Ok(()) => done.blocking_recv().unwrap_or_else(|_gone| Err(gone())),
+            Err(_) => Err(gone()),
+        };
+        drop(self.commands);
+        end(self.writer);
+        answer
     }
 
-    fn join(self) {
+    /// Ends both threads as a crash would.
+    fn abandon(self) {
         drop(self.commands);
-        for thread in self.threads {
-            // A thread that panicked has told so already.
-            drop(thread.join());
-        }
+        end(self.writer);
+        end(self.checkpointer);
     }
+}
+
+fn end(thread: JoinHandle<()>) {
+    // A thread that panicked has told so already.
+    drop(thread.join());
 }
 
 impl Drop for SqliteStore {
@@ -273,7 +287,7 @@ impl Drop for SqliteStore {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(open) = open {
             self.shared.requests.stop();
-            open.join();
+            open.abandon();
         }
     }
 }
@@ -283,7 +297,8 @@ fn take_over(conn: &Connection) -> Result<Recovery, StoreError> {
     let clean = schema::meta(conn, CLEAN).map_err(read_error)? == Some(1);
     // What is in the log may never have been synced by the process that died: written again, and synced. Whatever the mark
     // says: it is in the log too, and its own sync may be the one that failed. A log that is empty costs nothing.
-    let done = schema::checkpoint(conn, Checkpoint::Truncate).map_err(read_error)?;
+    let how = if commits(Sin::KeepLogAtStart) { Checkpoint::Look } else { Checkpoint::Truncate };
+    let done = schema::checkpoint(conn, how).map_err(read_error)?;
     if done.busy {
         return Err(unavailable("another program reads the database, so that the log cannot be written back"));
     }
@@ -303,14 +318,14 @@ fn start_threads(
     checkpointer: Connection,
     shared: &Arc<Shared>,
     inbox: Receiver<Command>,
-) -> io::Result<Vec<JoinHandle<()>>> {
+) -> io::Result<(JoinHandle<()>, JoinHandle<()>)> {
     let (for_writer, for_checkpointer) = (Arc::clone(shared), Arc::clone(shared));
     let writing =
         Builder::new().name(String::from("store-writer")).spawn(move || writer::run(writer, &for_writer, &inbox))?;
     let checkpointing = Builder::new()
         .name(String::from("store-checkpoint"))
         .spawn(move || checkpoint::run(&checkpointer, &for_checkpointer))?;
-    Ok(vec![writing, checkpointing])
+    Ok((writing, checkpointing))
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -324,6 +339,19 @@ mod tests {
     use rusqlite::OpenFlags;
 
     use super::*;
+
+    #[test]
+    fn the_log_is_there_as_soon_as_a_connection_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, log) = (dir.path().join("sendoff.db"), dir.path().join("sendoff.db-wal"));
+        std::fs::File::create(&path).unwrap();
+        for _new_then_old in 0..2 {
+            let conn = connect(&path, Role::Writer).unwrap();
+            assert!(log.exists(), "the directory is synced before anything is written to it");
+            drop(conn);
+            std::fs::remove_file(&log).unwrap();
+        }
+    }
 
     #[test]
     fn a_start_does_not_go_on_with_a_log_that_somebody_keeps_from_being_written_back() {
