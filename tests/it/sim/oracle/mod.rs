@@ -5,6 +5,8 @@
 
 mod life;
 mod limits;
+#[cfg(test)]
+mod tests;
 mod times;
 
 use std::collections::{BTreeMap, BTreeSet};
