@@ -197,6 +197,10 @@ impl Oracle {
                 let Some(ask) = self.asks.get(&seen.ask) else { return };
                 let bounds = backoff(&ask.policy, seen.record.attempts.max(1), asked);
                 self.watch.delay(now, seen, bounds);
+                if !self.watch.trusts(now) {
+                    // A clock that has just jumped ends no series: its age was not looked at, and tells nothing here.
+                    seen.first = seen.first.map(|(first, _)| (first, u32::MAX));
+                }
             }
             Status::Queued | Status::Scheduled => {
                 seen.ripe_since = None;
@@ -246,7 +250,8 @@ impl Oracle {
         if let Some(ask) = self.asks.get(&seen.ask) {
             let policy = &ask.policy;
             let tried = seen.requests >= policy.max_attempts;
-            let over = |most: sendoff::task::Span, ms: i64| ms > i64::try_from(most.as_millis()).unwrap();
+            // One that is due at the very end may be as late as the engine's longest sleep.
+            let over = |most: sendoff::task::Span, ms: i64| ms > i64::try_from(most.as_millis()).unwrap() + 1_000;
             let lasted = policy.max_retry_duration.is_some_and(|most| steady.is_some_and(|ms| over(most, ms)));
             let stop = match policy.stop_when {
                 StopWhen::Any => tried || lasted,

@@ -115,10 +115,11 @@ impl Watch {
     /// A task waited when the process died, and goes on waiting in the next one: by the wall moment that was written,
     /// since no other clock survives. If the wall clock was set back meanwhile, it is held back by that.
     pub(super) fn wait_again(&mut self, now: Moment, seen: &mut Seen) {
-        if let NotBefore::Delay { wall, .. } = seen.not_before {
-            let at = now.at + (wall - now.wall);
-            seen.not_before = if at <= now.at { NotBefore::Reached } else { NotBefore::Delay { at, wall } };
-        }
+        seen.not_before = match seen.not_before {
+            NotBefore::Delay { wall, .. } | NotBefore::Wall(wall) if wall <= now.wall => NotBefore::Reached,
+            NotBefore::Delay { wall, .. } => NotBefore::Delay { at: now.at + (wall - now.wall), wall },
+            same @ (NotBefore::Reached | NotBefore::Wall(_)) => same,
+        };
         let left = if seen.record.ahead { 0 } else { seen.record.due - now.wall };
         seen.ripe_since = (left <= 0).then_some(now.at);
         if left > 0 && seen.record.on_wall {

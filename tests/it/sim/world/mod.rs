@@ -82,6 +82,8 @@ pub(super) struct World {
     clients: Clients,
     targets: Targets,
     trouble: Option<Trouble>,
+    /// Whether the commit that ends in nobody knows what takes place, once it is made to.
+    applies: bool,
     /// The request that a target is at, for each task that runs.
     calls: BTreeMap<TaskKey, (i64, u64)>,
     oracle: Oracle,
@@ -125,6 +127,7 @@ impl World {
             clients: Clients::new(clients),
             targets: Targets::new(targets),
             trouble: None,
+            applies: false,
             calls: BTreeMap::new(),
             oracle: Oracle::default(),
             trace: Trace::default(),
@@ -253,6 +256,7 @@ impl World {
     /// Lets the next commit end in nobody knows what.
     fn strike(&mut self, applied: bool) {
         self.report.troubles += 1;
+        self.applies = applied;
         self.store.fail_next(if applied { CommitFault::UnknownApplied } else { CommitFault::UnknownLost });
     }
 

@@ -173,26 +173,22 @@ impl World {
 
     /// Commits as far as the disk lets it; time goes on meanwhile.
     fn commit(&mut self, step: &mut Step) -> Fate {
-        let mut applied = false;
         if let Some(trouble) = self.trouble.take_if(|_| !step.changes.is_empty()) {
             self.trace.note(self.at, &format!("{trouble:?}"));
             self.report.troubles += 1;
             match trouble {
                 Trouble::Slow(ms) => self.at += ms,
                 Trouble::Full(times) => (0..times).for_each(|_| self.wait_for_room(step)),
-                Trouble::Unknown { applied: is } => {
-                    applied = is;
-                    self.strike(is);
-                }
+                Trouble::Unknown { applied } => self.strike(applied),
             }
             self.oracle.hear(self.moment(), Fact::Trouble);
         }
         match self.try_commit(step) {
             Ok(()) => Fate::Durable,
-            Err(CommitError::Unknown(_)) => Fate::Unknown { applied },
+            Err(CommitError::Unknown(_)) => Fate::Unknown { applied: self.applies },
             Err(error @ (CommitError::Full | CommitError::Fenced { .. })) => {
                 self.report.violations.push(format!("at {}: a commit was refused: {error}", self.at));
-                Fate::Unknown { applied }
+                Fate::Unknown { applied: false }
             }
         }
     }
