@@ -72,7 +72,7 @@ pub struct Header {
     pub due: WallMs,
     /// When it expires if it has not ended and is not running.
     pub expires_at: Option<WallMs>,
-    /// When the series is over unless an attempt has started (`stop_when: all` past `max_attempts`).
+    /// When the series is over unless an attempt has started (`max_retry_duration`, where it can end the series).
     pub give_up_at: Option<WallMs>,
     /// When the first attempt of this series started.
     pub first_dispatched_at: Option<WallMs>,

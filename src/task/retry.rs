@@ -3,6 +3,7 @@
 //! Names and growth follow Cloud Tasks (`min_backoff`, `max_backoff`, `max_doublings`, `max_retry_duration`): the delay
 //! doubles `max_doublings` times, then grows linearly, then stays at `max_backoff`.
 
+use super::limits::LOOK_AGAIN;
 use super::outcome::{DeadReason, OnStatus};
 use super::time::Span;
 
@@ -129,8 +130,8 @@ pub enum AfterFailure {
     Retry {
         /// From now.
         delay: Span,
-        /// The attempt must start within this time from now, or the series is over (`stop_when: all` past
-        /// `max_attempts`).
+        /// The attempt must start within this time from now, or the series is over: wherever `max_retry_duration` can
+        /// end it (always with `any`, past `max_attempts` with `all`), also while something else holds it back.
         start_within: Option<Span>,
     },
     /// The series is over.
@@ -213,6 +214,9 @@ impl RetryPolicy {
                 if bound.is_some_and(|bound| starts_at > bound.as_millis()) {
                     return AfterFailure::Dead(DeadReason::MaxRetryDuration);
                 }
+                // One that is due at the very end is not given up because this server is a moment late.
+                let left = |bound: Span| bound.as_millis() - series.elapsed.as_millis();
+                start_within = bound.map(|bound| Span::from_millis(left(bound) + LOOK_AGAIN.as_millis()));
             }
         }
         if series.expires_in.is_some_and(|left| delay >= left) {
@@ -275,7 +279,8 @@ mod tests {
     #[test]
     fn with_any_a_retry_that_would_fall_after_the_duration_ends_now() {
         let policy = RetryPolicy { max_retry_duration: Some(Span::from_secs(100)), ..policy() };
-        assert_eq!(policy.after_failure(series(1, 90), None, 0.0), retry(10));
+        let in_time = AfterFailure::Retry { delay: Span::from_secs(10), start_within: Some(Span::from_secs(11)) };
+        assert_eq!(policy.after_failure(series(1, 90), None, 0.0), in_time);
         let over = SeriesState { elapsed: Span::from_millis(90_001), ..series(1, 0) };
         assert_eq!(policy.after_failure(over, None, 0.0), AfterFailure::Dead(DeadReason::MaxRetryDuration));
     }

@@ -269,6 +269,22 @@ fn with_retention_zero_a_task_that_ends_after_a_quiet_time_is_removed_too() {
 }
 
 #[test]
+fn a_retry_that_is_held_back_past_its_duration_is_given_up() {
+    let mut rig = Rig::with_one_slot();
+    let bound = crate::task::Span::from_secs(30);
+    let retry = RetryOverrides { max_retry_duration: Some(bound), ..RetryOverrides::default() };
+    let work = rig.turn(vec![accept(vec![TaskSpec { retry, ..spec(None, "1") }], None)], Vec::new()).leases.remove(0);
+    rig.turn(Vec::new(), vec![ends(&work, OutcomeClass::Reset)]);
+    rig.turn(vec![Request::Pause(QueueName::parse("default").unwrap(), true)], Vec::new());
+    rig.hand.advance(Duration::from_secs(29));
+    rig.turn(Vec::new(), Vec::new());
+    assert_eq!(rig.status(work.header.id()).0, Status::Retrying);
+    rig.hand.advance(Duration::from_secs(3));
+    rig.turn(Vec::new(), Vec::new());
+    assert_eq!(rig.status(work.header.id()), (Status::Dead, 1));
+}
+
+#[test]
 fn a_released_attempt_keeps_the_end_of_its_series() {
     let mut rig = Rig::with_one_slot();
     let retry = RetryOverrides {

@@ -28,6 +28,15 @@ pub enum CommitFault {
     UnknownLost,
 }
 
+/// What a commit wrote of a task, for whoever watches.
+#[derive(Debug, Clone)]
+pub enum Written {
+    /// Its record, new or moved on.
+    Task(Box<Header>, Arc<Body>),
+    /// It was removed.
+    Removed(TaskKey),
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Reason(&'static str);
@@ -41,6 +50,9 @@ struct Inner {
     state: State,
     found: Recovery,
     fault: Option<CommitFault>,
+    pressure: Pressure,
+    /// What was written since somebody last asked; `None`: nobody watches.
+    written: Option<Vec<Written>>,
     failed: bool,
     closed: bool,
 }
@@ -66,16 +78,41 @@ impl MemoryStore {
     #[must_use]
     pub fn crash(&self) -> Self {
         let inner = self.lock();
-        Self::with(inner.state.clone(), Recovery { clean: inner.closed, created: false })
+        let next = Self::with(inner.state.clone(), Recovery { clean: inner.closed, created: false });
+        next.change(|next| {
+            next.pressure = inner.pressure;
+            next.written = inner.written.as_ref().map(|_| Vec::new());
+        });
+        next
     }
 
     /// Lets the next commit fail.
     pub fn fail_next(&self, fault: CommitFault) {
-        self.lock().fault = Some(fault);
+        self.change(|inner| inner.fault = Some(fault));
+    }
+
+    /// Makes the disk as full as this.
+    pub fn set_pressure(&self, pressure: Pressure) {
+        self.change(|inner| inner.pressure = pressure);
+    }
+
+    /// From now on every change of a task is kept for [`MemoryStore::written`], also after a crash.
+    pub fn watch(&self) {
+        self.change(|inner| inner.written = Some(Vec::new()));
+    }
+
+    /// What commits have written since this was last asked, in order; nothing unless it is watched.
+    pub fn written(&self) -> Vec<Written> {
+        self.lock().written.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn with(state: State, found: Recovery) -> Self {
-        Self(Mutex::new(Inner { state, found, fault: None, failed: false, closed: false }))
+        let pressure = Pressure::Normal;
+        Self(Mutex::new(Inner { state, found, fault: None, pressure, written: None, failed: false, closed: false }))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
+        change(&mut self.lock());
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -160,7 +197,7 @@ impl Store for MemoryStore {
     }
 
     fn pressure(&self) -> Pressure {
-        Pressure::Normal
+        self.lock().pressure
     }
 
     fn close(&self) -> Later<'_, Result<(), StoreError>> {
@@ -179,11 +216,12 @@ impl Inner {
             return Err(unknown("it is closed, or had failed before"));
         }
         match self.fault.take() {
-            None => self.state.commit(changes),
+            None => self.state.commit(changes, self.written.as_mut()),
             Some(CommitFault::Full) => Err(CommitError::Full),
             Some(CommitFault::UnknownApplied) => {
                 self.failed = true;
-                self.state.commit(changes).and_then(|()| Err(unknown("made to fail after it was written")))
+                self.state.commit(changes, self.written.as_mut())?;
+                Err(unknown("made to fail after it was written"))
             }
             Some(CommitFault::UnknownLost) => {
                 self.failed = true;
@@ -195,12 +233,28 @@ impl Inner {
 
 impl State {
     /// All or nothing: what could fail is looked at before anything is changed.
-    fn commit(&mut self, changes: Vec<Change>) -> Result<(), CommitError> {
+    fn commit(&mut self, changes: Vec<Change>, mut written: Option<&mut Vec<Written>>) -> Result<(), CommitError> {
         self.check(&changes)?;
         for change in changes {
+            if let Some(written) = written.as_deref_mut() {
+                written.extend(self.writes(&change.0));
+            }
             self.apply(change.0);
         }
         Ok(())
+    }
+
+    fn writes(&self, change: &ChangeKind) -> Option<Written> {
+        match change {
+            ChangeKind::Insert { header, body } => Some(Written::Task(header.clone(), Arc::clone(body))),
+            ChangeKind::Move { header, .. } => {
+                self.tasks.get(&header.key).map(|(_, body)| Written::Task(header.clone(), Arc::clone(body)))
+            }
+            ChangeKind::Remove { key, .. } => Some(Written::Removed(*key)),
+            ChangeKind::Name { .. } | ChangeKind::Unique(_) | ChangeKind::Pause { .. } | ChangeKind::Forget { .. } => {
+                None
+            }
+        }
     }
 
     fn check(&self, changes: &[Change]) -> Result<(), CommitError> {

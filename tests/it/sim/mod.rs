@@ -1,61 +1,88 @@
-//! Seeded days of virtual time: the real engine over the memory store, with arrivals, targets and crashes that a seed
-//! decides, and an oracle that looks on.
+//! Seeded days of virtual time: the real engine over the memory store, with arrivals, targets, disks, clocks and crashes
+//! that a seed decides, and an oracle that looks on.
 //!
 //! Same seed, same trace. A failure prints its seed; `SENDOFF_SIM_SEED=N cargo test --test it sim::replay -- --nocapture`
-//! runs that one again and prints its trace. `SENDOFF_SIM_SEEDS=N` runs N seeds instead of 50.
+//! runs that one again and prints its trace (`SENDOFF_SIM_DAYS=1` if it was a day). `SENDOFF_SIM_SEEDS=N` runs N seeds,
+//! of which the first `SENDOFF_SIM_DAYS` are days and the rest hours; `SENDOFF_SIM_FIRST=N` begins with another one.
 
+mod arrivals;
+mod faults;
 mod oracle;
+mod targets;
 mod world;
 
-use world::{Report, World};
-
-/// How long arrivals and faults go on, and how long the world then has to come to rest.
-const HOURS: u64 = 1;
-
-fn run(seed: u64) -> Report {
-    World::new(seed).run(HOURS)
-}
-
-fn number(name: &str) -> Option<u64> {
-    #[expect(clippy::disallowed_methods, reason = "how a test run is steered")]
-    std::env::var(name).ok()?.parse().ok()
-}
+use crate::support::suites::number;
+use world::{DAY, HOUR, Report, World};
 
 #[test]
-fn fifty_seeded_hours_keep_every_invariant() {
-    let seeds = number("SENDOFF_SIM_SEEDS").unwrap_or(50);
-    let (mut accepted, mut attempts, mut crashes) = (0, 0, 0);
-    for seed in 1..=seeds {
-        let report = run(seed);
-        assert!(report.violations.is_empty(), "seed {seed}: {:#?}", report.violations);
-        accepted += report.accepted;
-        attempts += report.attempts;
-        crashes += report.crashes;
+fn seeded_worlds_keep_every_invariant() {
+    let (seeds, days) = (number("SENDOFF_SIM_SEEDS", 6), number("SENDOFF_SIM_DAYS", 0));
+    let first = number("SENDOFF_SIM_FIRST", 1);
+    let mut sum = Report::default();
+    let mut broken = Vec::new();
+    for seed in first..first + seeds {
+        let size = if seed < first + days { DAY } else { HOUR };
+        let report = World::new(seed, size).run();
+        if !report.violations.is_empty() {
+            println!("seed {seed} ({} h): {:#?}", size.hours, report.violations);
+            broken.push(seed);
+        }
+        sum.add(report);
     }
-    assert!(accepted > seeds * 100 && attempts > accepted && crashes > seeds, "the world did something");
-    println!("{seeds} seeds: {accepted} tasks accepted, {attempts} attempts, {crashes} crashes, no violation");
+    println!(
+        "FIGURES simulation: {seeds} seeds from {first} ({days} days, {} hours), {} acknowledged, {} attempts, {} crashes, \
+         {} troubled commits, {} clock jumps, {} turns, {} violations",
+        seeds - days,
+        sum.acknowledged,
+        sum.attempts,
+        sum.crashes,
+        sum.troubles,
+        sum.jumps,
+        sum.turns,
+        sum.violations.len(),
+    );
+    assert!(broken.is_empty(), "seeds {broken:?} broke a promise");
+    assert!(sum.acknowledged > seeds * 300 && sum.attempts > sum.acknowledged, "the worlds did something");
+    assert!(sum.crashes >= seeds && sum.troubles >= seeds, "and something was done to them");
 }
 
 #[test]
 fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
+    let run = |seed| World::new(seed, HOUR).run();
     let (first, again, other) = (run(7), run(7), run(8));
-    assert_eq!(first.trace_hash, again.trace_hash);
-    assert_eq!(first.accepted, again.accepted);
+    assert_eq!((first.trace_hash, first.turns), (again.trace_hash, again.turns));
+    assert_eq!(first.acknowledged, again.acknowledged);
     assert_ne!(first.trace_hash, other.trace_hash);
 }
 
 #[test]
-fn the_oracle_catches_an_engine_that_acknowledges_before_the_commit() {
-    let mut caught = 0;
-    for seed in 1..=10 {
-        caught += usize::from(!World::new(seed).acknowledging_early().run(HOURS).violations.is_empty());
-    }
-    assert!(caught >= 8, "lost acknowledgements were noticed in {caught} of 10 seeds only");
+fn an_engine_that_acknowledges_before_the_commit_is_caught_within_ten_seeds() {
+    let caught = (1..=10).find(|seed| {
+        let report = World::new(*seed, HOUR).acknowledging_early().run();
+        report.violations.iter().any(|violation| violation.contains("acknowledged and lost"))
+    });
+    println!("acknowledge-before-commit: caught with seed {caught:?}");
+    assert!(caught.is_some());
+}
+
+#[cfg(feature = "sabotage")]
+#[test]
+fn an_engine_that_settles_whatever_the_epoch_is_caught_within_ten_seeds() {
+    use sendoff::sabotage::{Sin, on_this_thread};
+    let caught = (1..=10).find(|seed| {
+        let report = on_this_thread(Sin::SettleWithoutEpoch, || World::new(*seed, HOUR).run());
+        report.violations.iter().any(|violation| violation.contains("nothing that was seen leads to this"))
+    });
+    println!("settle-without-epoch: caught with seed {caught:?}");
+    assert!(caught.is_some());
 }
 
 #[test]
 fn replay() {
-    let Some(seed) = number("SENDOFF_SIM_SEED") else { return };
-    let report = World::new(seed).printing().run(HOURS);
-    assert!(report.violations.is_empty(), "seed {seed}: {:#?}", report.violations);
+    let seed = number("SENDOFF_SIM_SEED", 0);
+    if seed > 0 {
+        let size = if number("SENDOFF_SIM_DAYS", 0) > 0 { DAY } else { HOUR };
+        let report = World::new(seed, size).printing().run();
+        assert!(report.violations.is_empty(), "seed {seed}: {:#?}", report.violations);
+    }
 }
