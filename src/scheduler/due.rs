@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::Waiting;
 use crate::clock::Now;
+use crate::sabotage::{Sin, commits};
 use crate::task::header::NameId;
 use crate::task::limits::{WALL_AGREEMENT, WALL_JUMP};
 use crate::task::{Priority, Span, TaskKey, WallMs};
@@ -104,6 +105,9 @@ impl Epoch {
 
     /// The moment up to which its tasks are due.
     fn reached(&self, now: Now) -> WallMs {
+        if commits(Sin::WallClockSleep) {
+            return now.wall;
+        }
         WallMs::new(self.anchor.saturating_add(now.mono_ms()))
     }
 
@@ -202,13 +206,18 @@ impl Timers {
         }
         let jump = offset(now).saturating_sub(self.agreed);
         self.agreed = offset(now);
-        self.distrusted_until = Some(now.mono.saturating_add(WALL_AGREEMENT.to_duration()));
+        self.distrust(now);
         if self.current.waiting.is_empty() {
             self.current.anchor = self.agreed;
         } else if self.past.len() + 1 < EPOCHS_MAX {
             self.past.push(std::mem::replace(&mut self.current, Epoch::new(self.agreed)));
         }
         Some(jump)
+    }
+
+    /// From now on the clocks have to agree for a while before deadlines are acted on.
+    pub(super) fn distrust(&mut self, now: Now) {
+        self.distrusted_until = Some(now.mono.saturating_add(WALL_AGREEMENT.to_duration()));
     }
 
     /// Whether the wall clock has jumped since the last [`Timers::watch`].

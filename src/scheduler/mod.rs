@@ -276,6 +276,11 @@ impl Scheduler {
         Look { promoted, jumped }
     }
 
+    /// Distrusts the wall clock as after a jump, until it has agreed with the monotonic clock for a minute.
+    pub fn distrust(&mut self, now: Now) {
+        self.timers.distrust(now);
+    }
+
     /// At most `max` tasks whose deadline has passed, earliest first; none while the wall clock is distrusted.
     ///
     /// Each is told once: it stays in its place until the engine removes it.

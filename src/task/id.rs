@@ -21,6 +21,9 @@ const TAIL_BITS: u32 = 52;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskKey(i64);
 
+/// Before this moment there was no sendoff: a clock that shows an earlier one is wrong.
+pub const CLOCK_MIN: WallMs = WallMs::new(EPOCH_MS);
+
 impl TaskKey {
     /// The smallest key.
     pub const MIN: Self = Self(0);

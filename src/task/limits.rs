@@ -185,6 +185,8 @@ pub const LOOK_AGAIN: Span = Span::from_secs(1);
 pub const WALL_JUMP: Span = Span::from_secs(300);
 /// How long the clocks must agree after a jump before expiry and retention go on.
 pub const WALL_AGREEMENT: Span = Span::from_secs(60);
+/// A start so long after the last thing that the store knows is taken for a jump of the clock, not for a long stop.
+pub const START_GAP_MAX: Span = Span::from_secs(30 * 86_400);
 
 /// The deleted-when-full file in `data_dir`, in bytes.
 pub const BALLAST_BYTES: u64 = 64 * 1024 * 1024;

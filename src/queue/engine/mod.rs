@@ -12,6 +12,9 @@ mod core;
 mod draft;
 mod queue_state;
 mod recent;
+mod reckon;
+#[cfg(test)]
+mod reckon_tests;
 mod recover;
 mod retention;
 mod settle;
@@ -115,11 +118,17 @@ impl Machine {
         let open = std::mem::take(&mut recovering.open);
         let (tasks, damaged) = (recovering.tasks, recovering.damaged);
         let attempts = open.len() as u64 - damaged;
-        let (mut core, changes) = recovering.finish();
-        if !changes.is_empty() {
-            store.commit(changes).await.map_err(Fatal::Commit)?;
+        let (jumped, removals_from) = (recovering.seen.jumped(now), now.mono + recovering.seen.removals_wait(now));
+        let (mut core, mut changes) = recovering.finish();
+        while !changes.is_empty() {
+            let later = changes.split_off(changes.len().min(CHUNK_TASKS_MAX as usize));
+            store.commit(std::mem::replace(&mut changes, later)).await.map_err(Fatal::Commit)?;
         }
         let mut events = vec![Recovered { tasks, damaged, clean: recovery.clean, took }.into()];
+        if let Some(by_ms) = jumped {
+            core.scheduler.distrust(now);
+            events.push(WallJump { by_ms }.into());
+        }
         if attempts > 0 {
             events.push(Interrupted { attempts }.into());
         }
@@ -140,8 +149,8 @@ impl Machine {
                 store,
                 chance,
                 recent: Recent::default(),
-                forget_at: now.mono,
-                sweep_at: now.mono,
+                forget_at: removals_from,
+                sweep_at: removals_from,
                 unfinished: false,
             },
             events,

@@ -11,6 +11,7 @@ use crate::task::header::NameId;
 use crate::task::{Header, KeyCounter, LaneName, Outcome, OutcomeClass, QueueName, Status, TaskKey};
 
 use super::core::{Core, Running, Turn};
+use super::reckon::{LastSeen, put_right};
 
 /// What was read so far, before it becomes a core.
 #[derive(Debug)]
@@ -19,6 +20,10 @@ pub(super) struct Recovering {
     config: Config,
     waiting: Vec<Waiting>,
     last_key: Option<TaskKey>,
+    /// Waiting tasks whose times are put right.
+    changes: Vec<Change>,
+    /// The newest moment that the store knows.
+    pub(super) seen: LastSeen,
     /// Tasks whose attempt died with the process, and live ones whose record is damaged.
     pub(super) open: Vec<TaskKey>,
     /// Live tasks with damaged records.
@@ -35,6 +40,8 @@ impl Recovering {
             config: config.clone(),
             waiting: Vec::new(),
             last_key: None,
+            changes: Vec::new(),
+            seen: LastSeen::default(),
             open: Vec::new(),
             damaged: 0,
             tasks: 0,
@@ -73,18 +80,27 @@ impl Recovering {
         if let Some(queue) = self.core.queues.get_mut(&header.queue) {
             queue.enter(header);
         }
+        if !damaged {
+            self.seen.learn(header);
+        }
         if damaged && !header.status.has_ended() {
             self.damaged += 1;
             self.open.push(header.key);
         } else if header.status.is_waiting() {
-            self.waiting.push(Waiting::of(header));
+            self.wait(header);
         } else if header.status == Status::Running {
             self.open.push(header.key);
         }
     }
 
-    /// The core, with every waiting task in its order, and what must be committed before the first answer: the names
-    /// of queues that are new in the configuration.
+    fn wait(&mut self, header: &Header) {
+        let Some(right) = put_right(header, self.now.wall) else { return self.waiting.push(Waiting::of(header)) };
+        self.waiting.push(Waiting::of(&right));
+        self.changes.push(Change::put_right(header, right));
+    }
+
+    /// The core, with every waiting task in its order, and what must be committed before the first answer, in as many
+    /// commits as it takes: times put right, and the names of queues that are new in the configuration.
     pub(super) fn finish(mut self) -> (Core, Vec<Change>) {
         let known: Vec<NameId> = self.core.queues.keys().copied().collect();
         for id in known {
@@ -94,7 +110,8 @@ impl Recovering {
                 queue.dead.look_again();
             }
         }
-        let changes = self.core.name_new_queues(&self.config, self.now);
+        let mut changes = self.changes;
+        changes.extend(self.core.name_new_queues(&self.config, self.now));
         self.core.keys = KeyCounter::after(self.last_key, 0);
         self.core.scheduler.load(self.waiting, self.now);
         (self.core, changes)

@@ -118,6 +118,12 @@ impl Change {
         Self::moved(old, new, None)
     }
 
+    /// The times of a waiting task were written by a clock that was wrong: they are put right, and it goes on waiting.
+    pub fn put_right(old: &Header, new: Header) -> Self {
+        debug_assert!(old.status.is_waiting() && new.status == old.status, "put right: {old:?} → {new:?}");
+        Self::moved(old, new, None)
+    }
+
     /// A dead letter is put back: dead → queued.
     pub fn redrive(old: &Header, new: Header) -> Self {
         debug_assert!(old.status == Status::Dead && new.status.is_waiting(), "redrive: {old:?} → {new:?}");
