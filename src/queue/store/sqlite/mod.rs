@@ -8,22 +8,24 @@ mod commit;
 mod disk;
 mod fault;
 mod files;
+mod line;
 mod meta;
 mod names;
 mod read;
+mod readers;
 mod record;
 mod recover;
+mod requests;
 mod schema;
+mod sync;
 mod writer;
 
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, oneshot};
 
 use crate::clock::Clock;
 use crate::task::{TaskKey, TaskRef};
@@ -32,19 +34,20 @@ use super::{
     Change, CommitError, Gathered, Later, ListPage, ListQuery, OldestEnded, Pressure, Recovered, Recovery, Row, Store,
     StoreError, TaskRecord, UniqueId,
 };
-use checkpoint::Requests;
 use disk::Disk;
 use fault::{read_error, unavailable, unknown};
 use files::{DirLock, Files};
+use line::{Command, Failure, Line, line};
 use names::Names;
 use read::Reading;
+use readers::Readers;
+use requests::Requests;
 use schema::{Checkpoint, Role, connect};
-use writer::{CLEAN, Command};
+use sync::Receiver;
+use writer::CLEAN;
 
-/// Commits handed over and not yet begun. The engine has one under way at a time; a caller with more waits.
-const COMMITS_QUEUED_MAX: usize = 64;
 /// Connections that read.
-const READERS: usize = 3;
+const READERS: u32 = 3;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -71,19 +74,7 @@ struct Shared {
     names: Names,
     disk: Disk,
     requests: Requests,
-    failed: OnceLock<String>,
-}
-
-impl Shared {
-    /// Why nothing may be committed any more.
-    fn failure(&self) -> Option<&str> {
-        self.failed.get().map(String::as_str)
-    }
-
-    /// From now on no commit is acknowledged. The first reason is kept.
-    fn fail(&self, why: String) {
-        self.failed.get_or_init(|| why);
-    }
+    failure: Failure,
 }
 
 /// A [`Store`] in a directory. Dropped without [`Store::close`], it leaves what a crash leaves.
@@ -91,21 +82,15 @@ pub struct SqliteStore {
     shared: Arc<Shared>,
     files: Files,
     found: Recovery,
-    readers: Arc<Readers>,
-    open: Mutex<Option<Open>>,
+    readers: Arc<Readers<Connection>>,
+    line: Line<Vec<Change>, Ending>,
 }
 
 /// What ends when the store is closed.
-struct Open {
-    commands: SyncSender<Command>,
+struct Ending {
     threads: Vec<JoinHandle<()>>,
     /// Released last: nobody else opens the directory before everything has ended.
     _lock: DirLock,
-}
-
-struct Readers {
-    permits: Arc<Semaphore>,
-    idle: Mutex<Vec<Connection>>,
 }
 
 impl SqliteStore {
@@ -134,23 +119,16 @@ impl SqliteStore {
             names: Names::default(),
             disk: Disk::new(files.clone(), options.reserve, options.clock).map_err(io_error)?,
             requests: Requests::default(),
-            failed: OnceLock::new(),
+            failure: Failure::default(),
         });
         recover::load_names(&conn, &shared.names)?;
         shared.disk.make_ballast();
         let idle = (0..READERS).map(|_| connection(Role::Reader)).collect::<Result<_, _>>()?;
-        let readers = Arc::new(Readers { permits: Arc::new(Semaphore::new(READERS)), idle: Mutex::new(idle) });
-        let (commands, inbox) = sync_channel(COMMITS_QUEUED_MAX);
+        let readers = Arc::new(Readers::new(idle));
+        let (commands, inbox) = line();
         let threads = start_threads(conn, connection(Role::Checkpointer)?, &shared, inbox).map_err(io_error)?;
-        let open = Mutex::new(Some(Open { commands, threads, _lock: lock }));
-        Ok(Self { shared, files, found, readers, open })
-    }
-
-    fn send(&self, command: Command) -> bool {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let commands = open.as_ref().map(|open| open.commands.clone());
-        drop(open);
-        commands.is_some_and(|commands| commands.send(command).is_ok())
+        let line = Line::new(commands, Ending { threads, _lock: lock });
+        Ok(Self { shared, files, found, readers, line })
     }
 
     /// Runs a read on a blocking thread, when a connection is free.
@@ -160,28 +138,14 @@ impl SqliteStore {
     ) -> Later<'_, Result<T, StoreError>> {
         let (readers, shared) = (Arc::clone(&self.readers), Arc::clone(&self.shared));
         Box::pin(async move {
-            let closed = |_| unavailable("it is closed");
-            // The permit goes with the work, which goes on even when nobody waits for it any more.
-            let permit = Arc::clone(&readers.permits).acquire_owned().await.map_err(closed)?;
+            // The loan goes with the work, which goes on even when nobody waits for it any more.
+            let lent = readers.lend().await.ok_or_else(|| unavailable("it is closed"))?;
             let work = move || {
-                let conn = readers.take().ok_or_else(|| unavailable("it is closed"))?;
-                let answer = Reading::run(&conn, &shared.names, ask);
-                readers.put(conn);
-                drop(permit);
-                answer
+                let conn = lent.conn().ok_or_else(|| unavailable("it is closed"))?;
+                Reading::run(conn, &shared.names, ask)
             };
             tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Unavailable(Box::new(error)))?
         })
-    }
-}
-
-impl Readers {
-    fn take(&self) -> Option<Connection> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
-    }
-
-    fn put(&self, conn: Connection) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
     }
 }
 
@@ -193,13 +157,12 @@ impl Store for SqliteStore {
     }
 
     fn commit(&self, changes: Vec<Change>) -> Later<'_, Result<(), CommitError>> {
-        let (reply, done) = oneshot::channel();
-        let sent = self.send(Command::Commit { changes, reply });
+        let answer = self.line.commit(changes);
         Box::pin(async move {
-            if !sent {
+            let Some(answer) = answer else {
                 return Err(unknown("it is closed"));
-            }
-            done.await.unwrap_or_else(|_gone| Err(unknown("the writing thread has gone")))
+            };
+            answer.await.unwrap_or_else(|_gone| Err(unknown("the writing thread has gone")))
         })
     }
 
@@ -230,37 +193,25 @@ impl Store for SqliteStore {
     fn close(&self) -> Later<'_, Result<(), StoreError>> {
         Box::pin(async move {
             // Reads under way end first, or they would keep the log from being emptied.
-            let readers = u32::try_from(READERS).unwrap_or(u32::MAX);
-            let waited = self.readers.permits.acquire_many(readers).await;
-            let closed = |_| unavailable("it is closed already");
-            drop(waited.map_err(closed)?);
-            self.readers.permits.close();
-            while self.readers.take().is_some() {}
-            let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let open = open.ok_or_else(|| unavailable("it is closed already"))?;
-            let requests = Arc::clone(&self.shared);
+            if !self.readers.close(READERS).await {
+                return Err(unavailable("it is closed already"));
+            }
+            let open = self.line.take().ok_or_else(|| unavailable("it is closed already"))?;
+            let shared = Arc::clone(&self.shared);
             let ended = tokio::task::spawn_blocking(move || {
-                requests.requests.stop();
-                let answer = open.close();
-                open.join();
-                answer
+                shared.requests.stop();
+                let gone = || Err(unavailable("the writing thread has gone"));
+                let closed = open.close().and_then(|answer| answer.blocking_recv().ok());
+                open.cut().join();
+                closed.unwrap_or_else(gone)
             });
             ended.await.map_err(|error| StoreError::Unavailable(Box::new(error)))?
         })
     }
 }
 
-impl Open {
-    fn close(&self) -> Result<(), StoreError> {
-        let (reply, done) = oneshot::channel();
-        if self.commands.send(Command::Close(reply)).is_err() {
-            return Err(unavailable("the writing thread has gone"));
-        }
-        done.blocking_recv().unwrap_or_else(|_gone| Err(unavailable("the writing thread has gone")))
-    }
-
+impl Ending {
     fn join(self) {
-        drop(self.commands);
         for thread in self.threads {
             // A thread that panicked has told so already.
             drop(thread.join());
@@ -270,10 +221,9 @@ impl Open {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(open) = open {
+        if let Some(open) = self.line.take() {
             self.shared.requests.stop();
-            open.join();
+            open.cut().join();
         }
     }
 }
@@ -302,7 +252,7 @@ fn start_threads(
     writer: Connection,
     checkpointer: Connection,
     shared: &Arc<Shared>,
-    inbox: Receiver<Command>,
+    inbox: Receiver<Command<Vec<Change>>>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let (for_writer, for_checkpointer) = (Arc::clone(shared), Arc::clone(shared));
     let writing =
