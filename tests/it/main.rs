@@ -20,6 +20,10 @@ mod expiry;
 #[cfg(test)]
 mod first_run;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod interleaving;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod openapi;
