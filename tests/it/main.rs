@@ -24,6 +24,10 @@ mod failed_sync;
 #[cfg(test)]
 mod first_run;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod interleaving;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod openapi;

@@ -8,22 +8,24 @@ mod commit;
 mod disk;
 mod fault;
 mod files;
+mod line;
 mod meta;
 mod names;
 mod read;
+mod readers;
 mod record;
 mod recover;
+mod requests;
 mod schema;
+mod sync;
 mod writer;
 
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, oneshot};
 
 use crate::clock::Clock;
 use crate::sabotage::{Sin, commits};
@@ -33,19 +35,20 @@ use super::{
     Change, CommitError, Gathered, Later, ListPage, ListQuery, OldestEnded, Pressure, Recovered, Recovery, Row, Store,
     StoreError, TaskRecord, UniqueId,
 };
-use checkpoint::Requests;
 use disk::Disk;
 use fault::{read_error, unavailable, unknown};
 use files::{DirLock, Files};
+use line::{Command, Failure, Line, line};
 use names::Names;
 use read::Reading;
+use readers::Readers;
+use requests::Requests;
 use schema::{Checkpoint, Role, connect};
-use writer::{CLEAN, Command};
+use sync::{Mutex, PoisonError, Receiver};
+use writer::CLEAN;
 
-/// Commits handed over and not yet begun. The engine has one under way at a time; a caller with more waits.
-const COMMITS_QUEUED_MAX: usize = 64;
 /// Connections that read.
-const READERS: usize = 3;
+const READERS: u32 = 3;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -72,19 +75,7 @@ struct Shared {
     names: Names,
     disk: Disk,
     requests: Requests,
-    failed: OnceLock<String>,
-}
-
-impl Shared {
-    /// Why nothing may be committed any more.
-    fn failure(&self) -> Option<&str> {
-        self.failed.get().map(String::as_str)
-    }
-
-    /// From now on no commit is acknowledged. The first reason is kept.
-    fn fail(&self, why: String) {
-        self.failed.get_or_init(|| why);
-    }
+    failure: Failure,
 }
 
 /// A [`Store`] in a directory. Dropped without [`Store::close`], it leaves what a crash leaves.
@@ -92,22 +83,16 @@ pub struct SqliteStore {
     shared: Arc<Shared>,
     files: Files,
     found: Recovery,
-    readers: Arc<Readers>,
-    open: Mutex<Option<Open>>,
+    readers: Arc<Readers<Connection>>,
+    line: Line<Vec<Change>, Ending>,
+    checkpointer: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What ends when the store is closed.
-struct Open {
-    commands: SyncSender<Command>,
+struct Ending {
     writer: JoinHandle<()>,
-    checkpointer: JoinHandle<()>,
     /// Released last: nobody else opens the directory before everything has ended.
     _lock: DirLock,
-}
-
-struct Readers {
-    permits: Arc<Semaphore>,
-    idle: Mutex<Vec<Connection>>,
 }
 
 impl SqliteStore {
@@ -138,24 +123,21 @@ impl SqliteStore {
             names: Names::default(),
             disk: Disk::new(files.clone(), options.reserve, options.clock).map_err(io_error)?,
             requests: Requests::default(),
-            failed: OnceLock::new(),
+            failure: Failure::default(),
         });
         recover::load_names(&conn, &shared.names)?;
         shared.disk.make_ballast();
         let idle = (0..READERS).map(|_| connection(Role::Reader)).collect::<Result<_, _>>()?;
-        let readers = Arc::new(Readers { permits: Arc::new(Semaphore::new(READERS)), idle: Mutex::new(idle) });
-        let (commands, inbox) = sync_channel(COMMITS_QUEUED_MAX);
+        let readers = Arc::new(Readers::new(idle));
+        let (commands, inbox) = line();
         let (writer, checkpointer) =
             start_threads(conn, connection(Role::Checkpointer)?, &shared, inbox).map_err(io_error)?;
-        let open = Mutex::new(Some(Open { commands, writer, checkpointer, _lock: lock }));
-        Ok(Self { shared, files, found, readers, open })
+        let line = Line::new(commands, Ending { writer, _lock: lock });
+        Ok(Self { shared, files, found, readers, line, checkpointer: Mutex::new(Some(checkpointer)) })
     }
 
-    fn send(&self, command: Command) -> bool {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let commands = open.as_ref().map(|open| open.commands.clone());
-        drop(open);
-        commands.is_some_and(|commands| commands.send(command).is_ok())
+    fn take_checkpointer(&self) -> Option<JoinHandle<()>> {
+        self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Runs a read on a blocking thread, when a connection is free.
@@ -165,28 +147,14 @@ impl SqliteStore {
     ) -> Later<'_, Result<T, StoreError>> {
         let (readers, shared) = (Arc::clone(&self.readers), Arc::clone(&self.shared));
         Box::pin(async move {
-            let closed = |_| unavailable("it is closed");
-            // The permit goes with the work, which goes on even when nobody waits for it any more.
-            let permit = Arc::clone(&readers.permits).acquire_owned().await.map_err(closed)?;
+            // The loan goes with the work, which goes on even when nobody waits for it any more.
+            let lent = readers.lend().await.ok_or_else(|| unavailable("it is closed"))?;
             let work = move || {
-                let conn = readers.take().ok_or_else(|| unavailable("it is closed"))?;
-                let answer = Reading::run(&conn, &shared.names, ask);
-                readers.put(conn);
-                drop(permit);
-                answer
+                let conn = lent.conn().ok_or_else(|| unavailable("it is closed"))?;
+                Reading::run(conn, &shared.names, ask)
             };
             tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Unavailable(Box::new(error)))?
         })
-    }
-}
-
-impl Readers {
-    fn take(&self) -> Option<Connection> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
-    }
-
-    fn put(&self, conn: Connection) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
     }
 }
 
@@ -198,13 +166,12 @@ impl Store for SqliteStore {
     }
 
     fn commit(&self, changes: Vec<Change>) -> Later<'_, Result<(), CommitError>> {
-        let (reply, done) = oneshot::channel();
-        let sent = self.send(Command::Commit { changes, reply });
+        let answer = self.line.commit(changes);
         Box::pin(async move {
-            if !sent {
+            let Some(answer) = answer else {
                 return Err(unknown("it is closed"));
-            }
-            done.await.unwrap_or_else(|_gone| Err(unknown("the writing thread has gone")))
+            };
+            answer.await.unwrap_or_else(|_gone| Err(unknown("the writing thread has gone")))
         })
     }
 
@@ -235,45 +202,33 @@ impl Store for SqliteStore {
     fn close(&self) -> Later<'_, Result<(), StoreError>> {
         Box::pin(async move {
             // Reads under way end first, or they would keep the log from being emptied.
-            let readers = u32::try_from(READERS).unwrap_or(u32::MAX);
-            let waited = self.readers.permits.acquire_many(readers).await;
-            let closed = |_| unavailable("it is closed already");
-            drop(waited.map_err(closed)?);
-            self.readers.permits.close();
-            while self.readers.take().is_some() {}
-            let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let open = open.ok_or_else(|| unavailable("it is closed already"))?;
-            let requests = Arc::clone(&self.shared);
+            if !self.readers.close(READERS).await {
+                return Err(unavailable("it is closed already"));
+            }
+            let open = self.line.take().ok_or_else(|| unavailable("it is closed already"))?;
+            let (shared, checkpointer) = (Arc::clone(&self.shared), self.take_checkpointer());
             let ended = tokio::task::spawn_blocking(move || {
-                requests.requests.stop();
-                open.close()
+                shared.requests.stop();
+                // The checkpointer first: a stop is not clean when the last thing that it did has failed.
+                if let Some(checkpointer) = checkpointer {
+                    end(checkpointer);
+                }
+                let gone = || Err(unavailable("the writing thread has gone"));
+                let closed = open.close().and_then(|answer| answer.blocking_recv().ok());
+                open.cut().join(None);
+                closed.unwrap_or_else(gone)
             });
             ended.await.map_err(|error| StoreError::Unavailable(Box::new(error)))?
         })
     }
 }
 
-impl Open {
-    /// Ends both threads, whose requests have stopped already, in good order.
-    fn close(self) -> Result<(), StoreError> {
-        // The checkpointer first: a stop is not clean when the last thing that it did has failed.
-        end(self.checkpointer);
-        let (reply, done) = oneshot::channel();
-        let gone = || unavailable("the writing thread has gone");
-        let answer = match self.commands.send(Command::Close(reply)) {
-            Ok(()) => done.blocking_recv().unwrap_or_else(|_gone| Err(gone())),
-            Err(_) => Err(gone()),
-        };
-        drop(self.commands);
+impl Ending {
+    fn join(self, checkpointer: Option<JoinHandle<()>>) {
         end(self.writer);
-        answer
-    }
-
-    /// Ends both threads as a crash would.
-    fn abandon(self) {
-        drop(self.commands);
-        end(self.writer);
-        end(self.checkpointer);
+        if let Some(checkpointer) = checkpointer {
+            end(checkpointer);
+        }
     }
 }
 
@@ -284,10 +239,9 @@ fn end(thread: JoinHandle<()>) {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(open) = open {
+        if let Some(open) = self.line.take() {
             self.shared.requests.stop();
-            open.abandon();
+            open.cut().join(self.take_checkpointer());
         }
     }
 }
@@ -317,7 +271,7 @@ fn start_threads(
     writer: Connection,
     checkpointer: Connection,
     shared: &Arc<Shared>,
-    inbox: Receiver<Command>,
+    inbox: Receiver<Command<Vec<Change>>>,
 ) -> io::Result<(JoinHandle<()>, JoinHandle<()>)> {
     let (for_writer, for_checkpointer) = (Arc::clone(shared), Arc::clone(shared));
     let writing =

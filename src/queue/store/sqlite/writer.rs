@@ -1,18 +1,17 @@
 //! The thread that owns the only writing connection: takes commits one by one, and answers after `COMMIT` returned.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
 
 use crate::queue::store::{Change, CommitError, StoreError};
 
 use super::Shared;
 use super::commit;
-use super::fault::{Reason, WriteFault, is_full, read_error, unavailable, unknown};
+use super::fault::{Reason, WriteFault, is_full, read_error};
+use super::line::{Command, Work, serve};
 use super::schema::{Checkpoint, checkpoint, put_meta};
+use super::sync::Receiver;
 
 /// Meta key: whether the store was closed.
 pub(super) const CLEAN: &str = "clean";
@@ -24,8 +23,6 @@ const WAL_FRAMES_MAX: i64 = 16 * 1024;
 /// Bytes of a frame: a page and its header.
 const FRAME_BYTES: i64 = 4096 + 24;
 
-/// How long nobody may have committed before free pages are given back.
-const IDLE: Duration = Duration::from_millis(100);
 /// Pages given back in one transaction.
 const VACUUM_STEP_PAGES: i64 = 256;
 /// Free pages that are kept for the next tasks, at least (8 MiB).
@@ -33,38 +30,14 @@ const FREE_PAGES_KEPT: i64 = 2 * 1024;
 /// Free pages that are kept, as one of so many parts of the file.
 const FREE_PAGES_KEPT_PARTS: i64 = 4;
 
-/// What the writer is asked to do.
-pub(super) enum Command {
-    /// Make changes durable.
-    Commit {
-        /// The changes.
-        changes: Vec<Change>,
-        /// Told the result.
-        reply: oneshot::Sender<Result<(), CommitError>>,
-    },
-    /// Mark the stop as clean, write everything back, end.
-    Close(oneshot::Sender<Result<(), StoreError>>),
-}
-
 /// The thread's body.
-pub(super) fn run(conn: Connection, shared: &Arc<Shared>, commands: &Receiver<Command>) {
+pub(super) fn run(conn: Connection, shared: &Arc<Shared>, commands: &Receiver<Command<Vec<Change>>>) {
     let mut writer = Writer { conn, shared, wal_frames: 0, wal_frames_max: WAL_FRAMES_MAX, freed: true };
-    while let Some(command) = writer.next(commands) {
-        match command {
-            Command::Commit { changes, reply } => {
-                let result = writer.commit(&changes);
-                // Whoever asked may have gone: the commit stands all the same.
-                drop(reply.send(result));
-                writer.after_commit();
-            }
-            Command::Close(reply) => {
-                drop(reply.send(writer.close()));
-                return;
-            }
-        }
+    let closed = serve(&mut writer, &shared.failure, commands);
+    if !closed {
+        // Dropped without being closed: like a crash, but in good order.
+        shared.requests.stop();
     }
-    // Dropped without being closed: like a crash, but in good order.
-    shared.requests.stop();
 }
 
 struct Writer<'a> {
@@ -78,23 +51,8 @@ struct Writer<'a> {
     freed: bool,
 }
 
-impl Writer<'_> {
-    /// The next command; free pages are given back while there is none.
-    fn next(&mut self, commands: &Receiver<Command>) -> Option<Command> {
-        while self.freed {
-            match commands.recv_timeout(IDLE) {
-                Ok(command) => return Some(command),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => self.vacuum(),
-            }
-        }
-        commands.recv().ok()
-    }
-
-    fn commit(&mut self, changes: &[Change]) -> Result<(), CommitError> {
-        if let Some(why) = self.shared.failure() {
-            return Err(unknown(format!("the store had failed before: {why}")));
-        }
+impl Work<Vec<Change>> for Writer<'_> {
+    fn commit(&mut self, changes: &Vec<Change>) -> Result<(), CommitError> {
         let mut ended = commit::run(&self.conn, &self.shared.names, changes);
         if matches!(ended, Err(WriteFault::Full)) && self.shared.disk.drop_ballast() {
             ended = commit::run(&self.conn, &self.shared.names, changes);
@@ -106,16 +64,12 @@ impl Writer<'_> {
                 Err(CommitError::Full)
             }
             Err(WriteFault::Fenced { key, expected }) => Err(CommitError::Fenced { key, expected }),
-            Err(WriteFault::Unknown(error)) => {
-                self.shared.fail(format!("a commit failed: {error}"));
-                Err(CommitError::Unknown(Box::new(error)))
-            }
+            Err(WriteFault::Unknown(error)) => Err(CommitError::Unknown(Box::new(error))),
         }
     }
 
-    /// Sees to it that the log is written back in time.
     fn after_commit(&mut self) {
-        if self.shared.failure().is_some() {
+        if self.shared.failure.why().is_some() {
             return;
         }
         self.freed = true;
@@ -139,9 +93,13 @@ impl Writer<'_> {
         }
     }
 
+    fn has_idle_work(&self) -> bool {
+        self.freed
+    }
+
     /// Gives some free pages back to the file system, if there are many.
-    fn vacuum(&mut self) {
-        if self.shared.failure().is_some() {
+    fn idle(&mut self) {
+        if self.shared.failure.why().is_some() {
             self.freed = false;
             return;
         }
@@ -149,10 +107,21 @@ impl Writer<'_> {
             Ok(more) => self.freed = more,
             // No space to make space: another time.
             Err(error) if is_full(&error) => self.freed = false,
-            Err(error) => self.shared.fail(format!("an incremental vacuum failed: {error}")),
+            Err(error) => self.shared.failure.note(format!("an incremental vacuum failed: {error}")),
         }
     }
 
+    fn close(&mut self) -> Result<(), StoreError> {
+        put_meta(&self.conn, CLEAN, 1).map_err(|error| {
+            let why = Reason(format!("the clean stop could not be recorded: {error}"));
+            StoreError::Unavailable(Box::new(why))
+        })?;
+        // The mark is synced in the log already; this only spares the next start some work.
+        checkpoint(&self.conn, Checkpoint::Truncate).map(drop).map_err(read_error)
+    }
+}
+
+impl Writer<'_> {
     fn vacuum_step(&self) -> rusqlite::Result<bool> {
         let number = |sql: &str| self.conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
         let pages = number("PRAGMA page_count")?;
@@ -162,17 +131,5 @@ impl Writer<'_> {
         }
         self.conn.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})"))?;
         Ok(true)
-    }
-
-    fn close(&self) -> Result<(), StoreError> {
-        if let Some(why) = self.shared.failure() {
-            return Err(unavailable(format!("the store had failed before: {why}")));
-        }
-        put_meta(&self.conn, CLEAN, 1).map_err(|error| {
-            let why = Reason(format!("the clean stop could not be recorded: {error}"));
-            StoreError::Unavailable(Box::new(why))
-        })?;
-        // The mark is synced in the log already; this only spares the next start some work.
-        checkpoint(&self.conn, Checkpoint::Truncate).map(drop).map_err(read_error)
     }
 }
