@@ -30,6 +30,8 @@ mod interleaving;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod openapi;
 #[cfg(test)]
 mod order;
