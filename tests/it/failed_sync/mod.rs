@@ -170,7 +170,7 @@ fn spread(calls: &[String], points: usize) -> BTreeSet<usize> {
 async fn suite(errand: Errand, points: usize) {
     let target = Counter::start().await;
     let mut ground = Ground::new("failed_sync: power cuts", &target).await;
-    let process = Process::ready_or_not(ground.start(0), ground.dir()).ok().expect("ready");
+    let process = Process::ready(ground.start(0), ground.dir());
     let told = run(errand, &ground, &process.client, &target).await;
     assert_eq!(told.acknowledged.len(), errand.orders, "nothing has failed");
     process.terminate(ground.dir());

@@ -43,7 +43,7 @@ mod tests {
         let store = SqliteStore::open(dir.path(), options.clone()).unwrap();
         let shared = Arc::clone(&store.shared);
         let failing = std::thread::spawn(move || {
-            while shared.requests.next(false).is_some() {}
+            assert_eq!(shared.requests.next(false), None, "nothing is asked for but the end");
             shared.failure.note(String::from("a checkpoint failed: disk I/O error"));
         });
         let ending = store.checkpointer.lock().unwrap().replace(failing);

@@ -114,10 +114,14 @@ impl SqliteStore {
         if let Some(bytes) = options.file_bytes_max {
             bound_file(&conn, bytes).map_err(read_error)?;
         }
-        // All files are there by now. SQLite syncs the directory too when it first syncs the log, and tells nobody when
-        // that fails: so it must have been done before.
+        // All files of a store that is not new are there by now. SQLite syncs the directory too when it first syncs the
+        // log, and tells nobody when that fails: so it must have been done before.
         files.sync().map_err(io_error)?;
         let found = take_over(&conn)?;
+        if found.created {
+            // The log was made only now.
+            files.sync().map_err(io_error)?;
+        }
 
         let shared = Arc::new(Shared {
             names: Names::default(),
@@ -295,16 +299,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_is_there_as_soon_as_a_connection_is() {
+    fn the_log_of_an_old_store_is_there_as_soon_as_a_connection_is() {
         let dir = tempfile::tempdir().unwrap();
         let (path, log) = (dir.path().join("sendoff.db"), dir.path().join("sendoff.db-wal"));
         std::fs::File::create(&path).unwrap();
-        for _new_then_old in 0..2 {
-            let conn = connect(&path, Role::Writer).unwrap();
-            assert!(log.exists(), "the directory is synced before anything is written to it");
-            drop(conn);
-            std::fs::remove_file(&log).unwrap();
-        }
+        let conn = connect(&path, Role::Writer).unwrap();
+        take_over(&conn).unwrap();
+        schema::checkpoint(&conn, Checkpoint::Truncate).unwrap();
+        drop(conn);
+        std::fs::remove_file(&log).unwrap();
+        let _conn = connect(&path, Role::Writer).unwrap();
+        assert_eq!(std::fs::metadata(&log).unwrap().len(), 0, "there, so that its directory can be synced; and empty");
     }
 
     #[test]

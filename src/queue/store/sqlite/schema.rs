@@ -65,8 +65,9 @@ pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     // The log is written back when we say so: never as a side effect of closing after a failed sync.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    if role == Role::Writer {
-        // Before the first page is written, or it has no effect.
+    // Before the first page is written, or it has no effect; later it would write to the log, which connecting must not:
+    // the directory is not known to be synced yet.
+    if role == Role::Writer && conn.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0))? == 0 {
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
