@@ -13,6 +13,8 @@ mod draft;
 mod queue_state;
 mod recent;
 mod reckon;
+#[cfg(test)]
+mod reckon_tests;
 mod recover;
 mod retention;
 mod settle;
