@@ -22,7 +22,7 @@ use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::queue::store::{Store, StoreError};
 use crate::security::api_key::{AdminKey, AdminKeyError};
 use crate::security::http_client::{ClientsError, OutgoingClients};
-use crate::security::server_tls::{ServerTls, TlsSetupError};
+use crate::security::server_tls::{Change, ServerTls, TlsSetupError};
 use crate::worker::pool::Pool;
 
 /// Why the server did not start.
@@ -181,7 +181,15 @@ fn tls(config: &Config, clock: &Clock) -> Result<Option<Arc<ServerTls>>, TlsSetu
     if config.server.plain_http {
         return Ok(None);
     }
-    ServerTls::load_or_create(&config.server, &config.certs_dir, clock.now().wall).map(|tls| Some(Arc::new(tls)))
+    let tls = ServerTls::load_or_create(&config.server, &config.certs_dir, clock.now().wall)?;
+    if tls.facts.change == Change::KeptInDoubt {
+        tracing::error!(
+            event = "certificate_in_doubt",
+            clock = %clock.now().wall,
+            "the wall clock is wrong: the certificate cannot be checked by it, and is served as it is"
+        );
+    }
+    Ok(Some(Arc::new(tls)))
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -25,6 +25,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::private_file::{self, PUBLIC, SECRET};
 use super::server_tls::{Change, LocalCa, TlsSetupError};
 use crate::task::WallMs;
+use crate::task::id::CLOCK_MIN;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// How long the CA is good for: ten years.
@@ -94,7 +95,7 @@ pub(super) fn load_or_issue(
         _ => None,
     };
     let (key, leaf, change) = if let Some((key, leaf)) = kept {
-        (key, leaf, Change::Kept)
+        (key, leaf, if context.in_doubt() { Change::KeptInDoubt } else { Change::Kept })
     } else {
         let leaf = context.issue(&ca, old_key)?;
         let change = if old.is_some() { Change::Renewed } else { Change::Created };
@@ -197,7 +198,13 @@ impl Context<'_> {
         let path = &self.files.leaf;
         let (begins, expires) = validity(leaf, path)?;
         let needed_until = self.now.plus(RENEW_BEFORE).min(ca.expires);
-        Ok(begins <= self.now && needed_until <= expires && names_of(leaf, path)? == *self.names)
+        let in_time = self.in_doubt() || (begins <= self.now && needed_until <= expires);
+        Ok(in_time && names_of(leaf, path)? == *self.names)
+    }
+
+    /// Whether the clock is certainly wrong: a certificate of its date would be good for nobody.
+    fn in_doubt(&self) -> bool {
+        self.now < CLOCK_MIN
     }
 
     /// Has the CA issue a certificate for the key that is there, or for a new one, and puts it in place.

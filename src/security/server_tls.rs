@@ -69,6 +69,8 @@ pub struct LocalCa {
 pub enum Change {
     /// It was there, and is good.
     Kept,
+    /// It was there, and the clock is too wrong to tell more: it shows a moment from before there was a sendoff.
+    KeptInDoubt,
     /// There was none.
     Created,
     /// The one that was there was about to end, or named other hosts.
@@ -164,7 +166,8 @@ enum Source {
 impl ServerTls {
     /// The TLS that `server` asks for: its configured certificate, or one of the local CA in `certs_dir`, which is made
     /// on the first start (CA for ten years, certificate for 90 days, for `localhost`, `127.0.0.1`, `::1`, the listen
-    /// address and the host of `public_url`), and renewed when less than 30 days are left or the names changed.
+    /// address and the host of `public_url`), and renewed when less than 30 days are left or the names changed. A clock
+    /// that stands before [`CLOCK_MIN`](crate::task::id::CLOCK_MIN) renews nothing that names the right hosts.
     pub fn load_or_create(server: &ServerConfig, certs_dir: &Path, now: WallMs) -> Result<Self, TlsSetupError> {
         let source = Source::of(server, certs_dir)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -403,6 +406,23 @@ mod tests {
             assert_eq!(agreed, (ProtocolVersion::TLSv1_3, b"h2".to_vec()), "{name}");
         }
         assert!(shake(&tls, client(&ca.path, &TLS13), "other.example.com").is_err());
+    }
+
+    #[test]
+    fn a_clock_from_before_there_was_a_sendoff_keeps_the_certificate_and_the_next_start_is_as_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        load(dir.path(), today()).unwrap();
+        let before = bytes(dir.path());
+        let last_wrong = WallMs::new(crate::task::id::CLOCK_MIN.get() - 1);
+        for wrong in [WallMs::new(0), last_wrong] {
+            assert_eq!(load(dir.path(), wrong).unwrap().facts.change, Change::KeptInDoubt, "{wrong}");
+        }
+        assert_eq!(load(dir.path(), today()).unwrap().facts.change, Change::Kept);
+        assert_eq!(bytes(dir.path()), before);
+        let mut other = Config::default().server;
+        other.public_url = Some("https://queue.example.com/".to_owned());
+        let renewed = ServerTls::load_or_create(&other, dir.path(), last_wrong).unwrap();
+        assert_eq!(renewed.facts.change, Change::Renewed, "other names need another certificate");
     }
 
     #[test]

@@ -165,7 +165,10 @@ impl Faked {
             self.faults.push(format!("{what}: {} calls, not {count}", calls.len()));
         }
         if let Some(call) = calls.last().filter(|call| call.at.mono < posted + after) {
-            self.faults.push(format!("{what}: called {:?} after it was sent, not {after:?}", call.at.mono - posted));
+            self.faults.push(format!(
+                "{what}: called {:?} after it was sent, not {after:?}",
+                call.at.mono.saturating_sub(posted)
+            ));
         }
     }
 
