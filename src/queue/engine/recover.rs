@@ -1,11 +1,12 @@
 //! Opening: the index is rebuilt from the store's headers, and what the dead process left open is closed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Now;
 use crate::config::Config;
-use crate::queue::store::{Change, NameKind, Recovered, Row};
+use crate::queue::store::{Change, NameKind, Recovered, Row, placeholder};
 use crate::scheduler::Waiting;
 use crate::task::header::NameId;
 use crate::task::{Header, KeyCounter, LaneName, Outcome, OutcomeClass, QueueName, Status, TaskKey};
@@ -23,6 +24,10 @@ pub(super) struct Recovering {
     pub(super) open: Vec<TaskKey>,
     /// Live tasks with damaged records.
     pub(super) damaged: u64,
+    /// Damaged names and pauses.
+    pub(super) beside: u64,
+    /// Names that tasks have and the store has not (or only damaged): these tasks cannot be trusted to run.
+    pub(super) placeholders: BTreeMap<NameId, NameKind>,
     /// Tasks read.
     pub(super) tasks: u64,
     now: Now,
@@ -37,6 +42,8 @@ impl Recovering {
             last_key: None,
             open: Vec::new(),
             damaged: 0,
+            beside: 0,
+            placeholders: BTreeMap::new(),
             tasks: 0,
             now,
         }
@@ -51,6 +58,7 @@ impl Recovering {
                     queue.paused = true;
                 }
             }
+            Recovered::Damaged => self.beside += 1,
             Recovered::Task { header, damage } => self.task(&header, damage.is_some()),
         }
     }
@@ -70,6 +78,8 @@ impl Recovering {
     fn task(&mut self, header: &Header, damaged: bool) {
         self.tasks += 1;
         self.last_key = self.last_key.max(Some(header.key));
+        // Numbers in a damaged header may be anything.
+        let damaged = damaged || self.lacks_a_name(header);
         if let Some(queue) = self.core.queues.get_mut(&header.queue) {
             queue.enter(header);
         }
@@ -81,6 +91,26 @@ impl Recovering {
         } else if header.status == Status::Running {
             self.open.push(header.key);
         }
+    }
+
+    /// Whether the name of the task's queue or lane is damaged. It gets a placeholder, so that the task can be seen and
+    /// can end: to run it in another lane than the one it shares with its like might break a limit.
+    fn lacks_a_name(&mut self, header: &Header) -> bool {
+        if !self.core.queues.contains_key(&header.queue) {
+            self.placeholders.insert(header.queue, NameKind::Queue);
+            self.name(NameKind::Queue, header.queue, &Arc::from(placeholder(header.queue)));
+        }
+        if !self.core.knows_lane(header.lane) {
+            self.placeholders.insert(header.lane, NameKind::Lane);
+            self.name(NameKind::Lane, header.lane, &Arc::from(placeholder(header.lane)));
+        }
+        self.placeholders.contains_key(&header.queue) || self.placeholders.contains_key(&header.lane)
+    }
+
+    /// The placeholders as names of their own: committed when their tasks have been ended, so that these may be put
+    /// back by whoever knows better, and are not ended again by the next start.
+    pub(super) fn placeholder_names(placeholders: &BTreeMap<NameId, NameKind>) -> Vec<Change> {
+        placeholders.iter().map(|(id, kind)| Change::name(*kind, *id, Arc::from(placeholder(*id)))).collect()
     }
 
     /// The core, with every waiting task in its order, and what must be committed before the first answer: the names
@@ -104,8 +134,9 @@ impl Recovering {
 impl Core {
     /// Closes an attempt that the dead process left open: it counts, and is retried by policy. A damaged record becomes
     /// a dead letter.
-    pub(super) fn close_left_open(&mut self, turn: &mut Turn<'_>, row: Row) {
+    pub(super) fn close_left_open(&mut self, turn: &mut Turn<'_>, row: Row, nameless: bool) {
         match &row.body {
+            Ok(_) if nameless => self.condemn(turn, row, "the name of its queue or of its lane is damaged"),
             Ok(body) if row.header.status == Status::Running => {
                 let body = Arc::clone(body);
                 let outcome = Outcome::without_answer(

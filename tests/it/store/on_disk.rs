@@ -122,7 +122,7 @@ async fn sqlite_refuses_what_it_cannot_read() {
     open(dir.path()).close().await.unwrap();
     meddle(dir.path(), "UPDATE meta SET value = 99 WHERE key = 'format'");
     let error = SqliteStore::open(dir.path(), options()).unwrap_err();
-    assert!(matches!(error, StoreError::Format { found: 99, expected: 1 }), "{error}");
+    assert!(matches!(error, StoreError::Format { found: 99, expected: 2 }), "{error}");
 
     let foreign = tempfile::tempdir().unwrap();
     meddle(foreign.path(), "CREATE TABLE mine (a)");
@@ -146,7 +146,7 @@ fn damaged_tasks(store: &dyn Store) -> Vec<Header> {
             assert!(damage.to_string().starts_with("the record in table task, row "), "{damage}");
             Some(*header)
         }
-        Recovered::Task { .. } | Recovered::Name { .. } | Recovered::Paused(_) => None,
+        Recovered::Task { .. } | Recovered::Name { .. } | Recovered::Paused(_) | Recovered::Damaged => None,
     };
     recovered(store).1.into_iter().filter_map(damaged).collect()
 }

@@ -14,6 +14,7 @@ mod read;
 mod record;
 mod recover;
 mod schema;
+mod unique;
 mod writer;
 
 use std::io;
