@@ -126,7 +126,7 @@ impl Machine {
             let (mut draft, mut step) = (Draft::default(), Step::default());
             let mut turn = Turn { now, chance: &mut chance, draft: &mut draft, step: &mut step };
             for row in rows.into_iter().flatten() {
-                let nameless = [row.header.queue, row.header.lane].iter().any(|id| placeholders.contains_key(id));
+                let nameless = recover::nameless(&placeholders, &row.header);
                 core.close_left_open(&mut turn, row, nameless);
             }
             store.commit(step.changes).await.map_err(Fatal::Commit)?;

@@ -1,6 +1,6 @@
 //! Opening: the index is rebuilt from the store's headers, and what the dead process left open is closed.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(super) struct Recovering {
     /// Damaged names and pauses.
     pub(super) beside: u64,
     /// Names that tasks have and the store has not (or only damaged): these tasks cannot be trusted to run.
-    pub(super) placeholders: BTreeMap<NameId, NameKind>,
+    pub(super) placeholders: BTreeSet<(NameKind, NameId)>,
     /// Tasks read.
     pub(super) tasks: u64,
     now: Now,
@@ -43,7 +43,7 @@ impl Recovering {
             open: Vec::new(),
             damaged: 0,
             beside: 0,
-            placeholders: BTreeMap::new(),
+            placeholders: BTreeSet::new(),
             tasks: 0,
             now,
         }
@@ -97,20 +97,20 @@ impl Recovering {
     /// can end: to run it in another lane than the one it shares with its like might break a limit.
     fn lacks_a_name(&mut self, header: &Header) -> bool {
         if !self.core.queues.contains_key(&header.queue) {
-            self.placeholders.insert(header.queue, NameKind::Queue);
+            self.placeholders.insert((NameKind::Queue, header.queue));
             self.name(NameKind::Queue, header.queue, &Arc::from(placeholder(header.queue)));
         }
         if !self.core.knows_lane(header.lane) {
-            self.placeholders.insert(header.lane, NameKind::Lane);
+            self.placeholders.insert((NameKind::Lane, header.lane));
             self.name(NameKind::Lane, header.lane, &Arc::from(placeholder(header.lane)));
         }
-        self.placeholders.contains_key(&header.queue) || self.placeholders.contains_key(&header.lane)
+        nameless(&self.placeholders, header)
     }
 
     /// The placeholders as names of their own: committed when their tasks have been ended, so that these may be put
     /// back by whoever knows better, and are not ended again by the next start.
-    pub(super) fn placeholder_names(placeholders: &BTreeMap<NameId, NameKind>) -> Vec<Change> {
-        placeholders.iter().map(|(id, kind)| Change::name(*kind, *id, Arc::from(placeholder(*id)))).collect()
+    pub(super) fn placeholder_names(placeholders: &BTreeSet<(NameKind, NameId)>) -> Vec<Change> {
+        placeholders.iter().map(|(kind, id)| Change::name(*kind, *id, Arc::from(placeholder(*id)))).collect()
     }
 
     /// The core, with every waiting task in its order, and what must be committed before the first answer: the names
@@ -129,6 +129,11 @@ impl Recovering {
         self.core.scheduler.load(self.waiting, self.now);
         (self.core, changes)
     }
+}
+
+/// Whether the queue or the lane of a task has only a placeholder for a name.
+pub(super) fn nameless(placeholders: &BTreeSet<(NameKind, NameId)>, header: &Header) -> bool {
+    placeholders.contains(&(NameKind::Queue, header.queue)) || placeholders.contains(&(NameKind::Lane, header.lane))
 }
 
 impl Core {
