@@ -3,6 +3,7 @@
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 use crate::support::process::Process;
 
@@ -46,12 +47,13 @@ async fn answer(environment: &[(&str, &str)], head: &'static str, mib: usize) ->
     let process = Process::start(dir.path(), environment);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
-    let pouring = tokio::spawn(pour(listener, head, mib));
+    let mut pouring = JoinSet::new();
+    pouring.spawn(pour(listener, head, mib));
     let before = peak(&process);
     let task = json!({"task_type": "http_request", "payload": {"url": url}, "retry": {"max_attempts": 1}});
     let accepted = process.client.post("/tasks", &task).await;
     let id = accepted.body["task_id"].as_str().unwrap().to_owned();
-    let taken = pouring.await.unwrap();
+    let taken = pouring.join_next().await.unwrap().unwrap();
     let ended = process.client.get(&format!("/tasks/{id}?wait=60s")).await.body;
     (taken, peak(&process) - before, ended)
 }
