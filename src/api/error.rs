@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::queue::command::{AcceptError, EngineError, TaskActionError};
 use crate::queue::handle::{BulkError, WaitError};
-use crate::queue::store::StoreError;
+use crate::queue::store::{Damage, StoreError};
 use crate::task::Fault;
 
 use super::openapi::refusals::ProblemCode;
@@ -323,6 +323,7 @@ impl Problem {
             AcceptError::NameTaken { index, .. } => {
                 Self::faults(Code::TaskIdTaken, vec![Fault::new(pointer(index, "task_id"), text)])
             }
+            AcceptError::KeyDamaged(damage) => damage.into(),
             AcceptError::IdempotencyMismatch => Self::new(Code::IdempotencyMismatch, text),
             AcceptError::QueueFull { .. } => Self::new(Code::QueueFull, text),
             AcceptError::StorageFull { .. } => Self::new(Code::StorageFull, text),
@@ -348,9 +349,17 @@ impl From<TaskActionError> for Problem {
     fn from(error: TaskActionError) -> Self {
         match error {
             TaskActionError::NotFound => Self::no_task(),
+            TaskActionError::KeyDamaged(damage) => damage.into(),
             TaskActionError::WrongState { .. } => Self::new(Code::WrongState, error.to_string()),
             TaskActionError::Engine(error) => error.into(),
         }
+    }
+}
+
+impl From<Damage> for Problem {
+    fn from(Damage { what }: Damage) -> Self {
+        let text = "the record of this task_id or Idempotency-Key is damaged: see the server's log";
+        Self { cause: Some(what), ..Self::new(Code::StorageDamaged, text) }
     }
 }
 

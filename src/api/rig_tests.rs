@@ -142,7 +142,7 @@ impl Store for Shelf {
 
     fn gather(&self, rows: Vec<TaskRef>, _: Vec<UniqueId>) -> Later<'_, Result<Gathered, StoreError>> {
         let rows = rows.iter().map(|task| self.find(task).map(|record| record.row)).collect();
-        Box::pin(async { Ok(Gathered { rows, unique: Vec::new() }) })
+        Box::pin(async { Ok(Gathered { rows, ..Gathered::default() }) })
     }
 
     fn rows(&self, keys: Vec<TaskKey>) -> Later<'_, Result<Vec<Option<Row>>, StoreError>> {

@@ -7,7 +7,7 @@ use crate::task::outcome::DeadReason;
 use crate::task::retry::RetryPolicyError;
 use crate::task::{Body, QueueName, Status, TaskId, TaskName, TaskRef, TaskSpec, WallMs};
 
-use super::store::{IdRange, Row};
+use super::store::{Damage, IdRange, Row};
 
 /// An `Idempotency-Key` as the engine knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +122,9 @@ pub enum AcceptError {
     /// The `Idempotency-Key` came with another body before.
     #[error("this Idempotency-Key was used with another request body")]
     IdempotencyMismatch,
+    /// The record of the `task_id` or of the `Idempotency-Key` is damaged: whether this repeats a task is not known.
+    #[error(transparent)]
+    KeyDamaged(Damage),
     /// The queue holds as much as it may.
     #[error("queue `{queue}` is full: {what} is {limit}")]
     QueueFull {
@@ -178,6 +181,9 @@ pub enum TaskActionError {
     /// No such task (for dead letters: or it is not one).
     #[error("there is no such task")]
     NotFound,
+    /// The record of its name is damaged: which task it names is not known.
+    #[error(transparent)]
+    KeyDamaged(Damage),
     /// Its state does not allow it.
     #[error("the task is {status}", status = status.as_str())]
     WrongState {

@@ -33,7 +33,7 @@ pub(in crate::api) const ENGINE: &[Code] = &[Code::Busy, Code::Stopping, Code::U
 /// The store is read (`StoreError`).
 pub(in crate::api) const STORE: &[Code] = &[Code::StorageDamaged, Code::StorageUnavailable];
 /// Something is done to one task (`TaskActionError`, without the engine's part).
-pub(in crate::api) const ACTION: &[Code] = &[Code::NotFound, Code::WrongState];
+pub(in crate::api) const ACTION: &[Code] = &[Code::NotFound, Code::WrongState, Code::StorageDamaged];
 /// Tasks are accepted (`AcceptError`, without the engine's part).
 pub(in crate::api) const ACCEPT: &[Code] = &[
     Code::InvalidTask,

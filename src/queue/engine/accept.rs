@@ -208,6 +208,9 @@ fn taken_name(
     let id = UniqueId { kind: UniqueKind::TaskName, hash: task_name_hash(name) };
     // An Idempotency-Key stands for the ids of its first request, in order: none of them may be an older task's.
     let may_repeat = accept.specs.len() == 1 || accept.idempotency.is_none();
+    if let Some(damage) = turn.draft.damage(id) {
+        return Err(AcceptError::KeyDamaged(damage.clone()));
+    }
     match turn.draft.unique(id) {
         Some(record) if record.digest == spec.digest && may_repeat => Ok(Some(record.range)),
         None if names_here.insert(id) => Ok(None),
@@ -219,6 +222,9 @@ fn taken_name(
 fn known_key(turn: &Turn<'_>, key: Option<Idempotency>, trusted: bool) -> Result<Option<Accepted>, AcceptError> {
     let Some(key) = key else { return Ok(None) };
     let id = UniqueId { kind: UniqueKind::Idempotency, hash: key.hash };
+    if let Some(damage) = turn.draft.damage(id) {
+        return Err(AcceptError::KeyDamaged(damage.clone()));
+    }
     let Some(record) = turn.draft.unique(id) else { return Ok(None) };
     if trusted && record.range.until.is_some_and(|until| until <= turn.now.wall) {
         return Ok(None);

@@ -111,7 +111,10 @@ impl Core {
     }
 
     fn act(&mut self, turn: &mut Turn<'_>, action: TaskAction, task: &TaskRef) -> Result<Row, TaskActionError> {
-        let row = turn.draft.find(task).cloned().ok_or(TaskActionError::NotFound)?;
+        let Some(row) = turn.draft.find(task).cloned() else {
+            let damage = turn.draft.name_damage(task).cloned();
+            return Err(damage.map_or(TaskActionError::NotFound, TaskActionError::KeyDamaged));
+        };
         match action {
             TaskAction::Cancel => self.cancel(turn, row),
             TaskAction::Run => self.put_ahead(turn, row),
@@ -182,6 +185,10 @@ impl Core {
         step.changes.push(Change::name(NameKind::Lane, id, Arc::from(name.as_str())));
         self.know_lane(id, name.clone());
         id
+    }
+
+    pub(super) fn knows_lane(&self, id: NameId) -> bool {
+        self.lane_names.contains_key(&id)
     }
 
     pub(super) fn know_lane(&mut self, id: NameId, name: LaneName) {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::queue::store::{Gathered, Row, UniqueId, UniqueKind, UniqueRecord, task_name_hash};
+use crate::queue::store::{Damage, Gathered, Row, UniqueId, UniqueKind, UniqueRecord, task_name_hash};
 use crate::task::{TaskKey, TaskRef};
 
 /// See the module.
@@ -14,6 +14,7 @@ pub(super) struct Draft {
     rows: BTreeMap<TaskKey, Option<Row>>,
     names: BTreeMap<u128, Option<TaskKey>>,
     unique: BTreeMap<UniqueId, Option<UniqueRecord>>,
+    damaged: BTreeMap<UniqueId, Damage>,
 }
 
 impl Draft {
@@ -31,6 +32,7 @@ impl Draft {
         for (id, record) in unique.iter().zip(found.unique) {
             self.unique.entry(*id).or_insert(record);
         }
+        self.damaged.extend(found.damaged);
     }
 
     /// Takes in the rows of `keys`; what the turn changed already stays.
@@ -67,6 +69,16 @@ impl Draft {
     /// The record of a unique key.
     pub(super) fn unique(&self, id: UniqueId) -> Option<&UniqueRecord> {
         self.unique.get(&id)?.as_ref()
+    }
+
+    /// What is wrong with the record of a unique key.
+    pub(super) fn damage(&self, id: UniqueId) -> Option<&Damage> {
+        self.damaged.get(&id)
+    }
+
+    /// What is wrong with the name by which `task` would be found.
+    pub(super) fn name_damage(&self, task: &TaskRef) -> Option<&Damage> {
+        self.damage(UniqueId { kind: UniqueKind::TaskName, hash: task_name_hash(task.name.as_ref()?) })
     }
 
     /// A task was accepted, or moved on.

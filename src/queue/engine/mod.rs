@@ -116,8 +116,9 @@ impl Machine {
         let recovery = store.recover(&mut |recovered| recovering.take(recovered)).map_err(Fatal::Read)?;
         let took = clock.now().mono.saturating_sub(now.mono);
         let open = std::mem::take(&mut recovering.open);
-        let (tasks, damaged) = (recovering.tasks, recovering.damaged);
-        let attempts = open.len() as u64 - damaged;
+        let attempts = open.len() as u64 - recovering.damaged;
+        let (tasks, damaged) = (recovering.tasks, recovering.damaged + recovering.beside);
+        let placeholders = std::mem::take(&mut recovering.placeholders);
         let (jumped, removals_from) = (recovering.seen.jumped(now), now.mono + recovering.seen.removals_wait(now));
         let (mut core, mut changes) = recovering.finish();
         while !changes.is_empty() {
@@ -137,10 +138,14 @@ impl Machine {
             let (mut draft, mut step) = (Draft::default(), Step::default());
             let mut turn = Turn { now, chance: &mut chance, draft: &mut draft, step: &mut step };
             for row in rows.into_iter().flatten() {
-                core.close_left_open(&mut turn, row);
+                let nameless = recover::nameless(&placeholders, &row.header);
+                core.close_left_open(&mut turn, row, nameless);
             }
             store.commit(step.changes).await.map_err(Fatal::Commit)?;
             events.extend(step.events);
+        }
+        if !placeholders.is_empty() {
+            store.commit(Recovering::placeholder_names(&placeholders)).await.map_err(Fatal::Commit)?;
         }
         core.pressure = store.pressure();
         Ok((

@@ -171,6 +171,7 @@ impl Store for MemoryStore {
             Ok(Gathered {
                 rows: rows.iter().map(found).collect::<Result<_, _>>()?,
                 unique: unique.iter().map(|id| state.unique.get(id).cloned()).collect(),
+                ..Gathered::default()
             })
         }))
     }

@@ -8,6 +8,7 @@ mod filter;
 pub mod memory;
 pub mod sqlite;
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -70,8 +71,10 @@ pub enum Recovered {
         /// The name.
         text: Arc<str>,
     },
-    /// A queue that was paused.
+    /// A queue that was paused, or whose pause is damaged.
     Paused(crate::task::header::NameId),
+    /// A name or a pause is damaged: told only so that it is counted.
+    Damaged,
     /// A task, live or ended. `damage` says what is wrong with its record, when something is; the header then holds
     /// what could still be read.
     Task {
@@ -126,8 +129,10 @@ pub struct TaskRecord {
 pub struct Gathered {
     /// The rows.
     pub rows: Vec<Option<Row>>,
-    /// The keys.
+    /// The keys; `None` for a damaged one too.
     pub unique: Vec<Option<UniqueRecord>>,
+    /// Keys asked for, and the keys of names asked for, whose record is damaged: nobody knows what they stand for.
+    pub damaged: BTreeMap<UniqueId, Damage>,
 }
 
 /// Which tasks to list.
@@ -252,6 +257,11 @@ pub struct IdRange {
     pub tail: IdTail,
     /// For how long the range is remembered.
     pub until: Option<WallMs>,
+}
+
+/// The name that a queue or a lane has as long as its own is damaged.
+pub fn placeholder(id: crate::task::header::NameId) -> String {
+    format!("damaged.{}", id.0)
 }
 
 /// The hash under which a client's own `task_id` is kept: unique in the whole server.

@@ -4,6 +4,9 @@
 //! `SENDOFF_CRASH_CYCLES=N` and `SENDOFF_CRASH_ACKS=N` (acknowledgements in each cycle) run longer forms;
 //! `SENDOFF_CRASH_SEED=N` repeats the moments of the kills as far as the machine does.
 
+mod damage;
+mod greedy;
+mod owners;
 mod target;
 
 use std::collections::BTreeMap;
@@ -17,6 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::support::client::Client;
 use crate::support::process::{Process, log_of};
+use crate::support::suites::number;
 use target::Target;
 
 const MAX_ATTEMPTS: u64 = 4;
@@ -59,10 +63,6 @@ struct Report {
     unexplained: Vec<String>,
     interrupted: u64,
     requests: u64,
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::vars().find(|(key, _)| key == name).map_or(default, |(_, value)| value.parse().expect("a number"))
 }
 
 /// Posts tasks until the server is gone; some are for paths that fail at first.
@@ -168,11 +168,12 @@ async fn twenty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
     let (cycles, acks) = (number("SENDOFF_CRASH_CYCLES", 20), number("SENDOFF_CRASH_ACKS", 1_000));
     let report = suite(cycles, acks, &[]).await;
     println!(
-        "{cycles} kills, {} acknowledged, {} requests, {} of them repeats after an interruption, {} lost",
+        "FIGURES crash: {cycles} kills, {} acknowledged, {} requests, {} repeats after an interruption, {} lost, seed {}",
         report.acknowledged,
         report.requests,
         report.interrupted,
-        report.lost.len()
+        report.lost.len(),
+        number("SENDOFF_CRASH_SEED", 1)
     );
     assert!(report.acknowledged as u64 >= cycles * acks);
     assert_eq!(report.lost, Vec::<String>::new(), "acknowledged and lost");

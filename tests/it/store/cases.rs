@@ -235,6 +235,7 @@ pub(super) async fn a_start_finds_names_then_pauses_then_headers_in_order(store:
     let words = recovered(store).1.into_iter().map(|one| match one {
         Recovered::Name { kind, id, text } => format!("{kind:?} {} {text}", id.0),
         Recovered::Paused(id) => format!("paused {}", id.0),
+        Recovered::Damaged => String::from("damaged"),
         Recovered::Task { header, damage } => {
             format!("{:?} {damage:?}", header.key.to_i64() - task(0).key.to_i64())
         }

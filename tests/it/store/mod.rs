@@ -195,7 +195,7 @@ fn recovered_tasks(store: &dyn Store) -> Vec<Header> {
             assert_eq!(damage, None);
             Some(*header)
         }
-        Recovered::Name { .. } | Recovered::Paused(_) => None,
+        Recovered::Name { .. } | Recovered::Paused(_) | Recovered::Damaged => None,
     };
     recovered(store).1.into_iter().filter_map(task).collect()
 }

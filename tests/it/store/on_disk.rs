@@ -122,7 +122,7 @@ async fn sqlite_refuses_what_it_cannot_read() {
     open(dir.path()).close().await.unwrap();
     meddle(dir.path(), "UPDATE meta SET value = 99 WHERE key = 'format'");
     let error = SqliteStore::open(dir.path(), options()).unwrap_err();
-    assert!(matches!(error, StoreError::Format { found: 99, expected: 1 }), "{error}");
+    assert!(matches!(error, StoreError::Format { found: 99, expected: 2 }), "{error}");
 
     let foreign = tempfile::tempdir().unwrap();
     meddle(foreign.path(), "CREATE TABLE mine (a)");
@@ -146,7 +146,7 @@ fn damaged_tasks(store: &dyn Store) -> Vec<Header> {
             assert!(damage.to_string().starts_with("the record in table task, row "), "{damage}");
             Some(*header)
         }
-        Recovered::Task { .. } | Recovered::Name { .. } | Recovered::Paused(_) => None,
+        Recovered::Task { .. } | Recovered::Name { .. } | Recovered::Paused(_) | Recovered::Damaged => None,
     };
     recovered(store).1.into_iter().filter_map(damaged).collect()
 }
@@ -291,6 +291,81 @@ async fn sqlite_writes_its_log_back_and_gives_pages_back() {
     drop(other);
     store.close().await.unwrap();
     assert_eq!(recovered_tasks(&open(dir.path())), []);
+}
+
+#[tokio::test]
+async fn sqlite_a_damaged_unique_key_is_neither_free_nor_anybody_elses() {
+    let damages = [
+        "first = first + 1 - 2 * (first & 1)",
+        "count = count + 1 - 2 * (count & 1)",
+        "tail = tail + 1 - 2 * (tail & 1)",
+        "until = until + 1 - 2 * (until & 1)",
+        "digest = x'01' || substr(digest, 2)",
+        "ended = 1",
+        "checksum = checksum + 1 - 2 * (checksum & 1)",
+    ];
+    for damage in damages {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let id = |hash| UniqueId { kind: UniqueKind::Idempotency, hash };
+        let whole = unique(id(2), &task(2), 1, Some(900));
+        let keys = [unique(id(1), &task(1), 1, Some(900)), whole.clone()];
+        let changes = keys.map(Change::unique).to_vec();
+        commit(&store, [names(), vec![insert(&task(1)), insert(&task(2))], changes].concat()).await;
+        meddle(dir.path(), &format!("UPDATE unique_key SET {damage} WHERE first = {}", task(1).key.to_i64()));
+        let found = store.gather(Vec::new(), vec![id(1), id(2)]).await.unwrap();
+        assert_eq!(found.unique, [None, Some(whole)], "{damage}");
+        assert_eq!(found.damaged.keys().copied().collect::<Vec<_>>(), [id(1)], "{damage}");
+        assert!(found.damaged[&id(1)].to_string().starts_with("the record in table unique_key, row "), "{found:?}");
+    }
+}
+
+#[tokio::test]
+async fn sqlite_a_task_whose_name_is_damaged_is_not_found_by_it_and_hides_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let name = TaskName::parse("mine").unwrap();
+    let id = UniqueId { kind: UniqueKind::TaskName, hash: sendoff::queue::store::task_name_hash(&name) };
+    let key = Change::unique(unique(id, &task(1), 1, None));
+    commit(&store, [names(), vec![insert(&task(1)), insert(&task(2)), key]].concat()).await;
+    meddle(dir.path(), "UPDATE unique_key SET tail = tail + 1 - 2 * (tail & 1)");
+    let named = TaskRef { id: None, name: Some(name) };
+    let found = store.gather(vec![named.clone(), by_key(&task(2))], Vec::new()).await.unwrap();
+    assert!(found.rows[0].is_none() && found.rows[1].is_some() && found.damaged.contains_key(&id), "{found:?}");
+    let refused = store.record(named).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn sqlite_damaged_names_are_counted_and_their_tasks_are_under_a_placeholder() {
+    for (kind, column) in [(0, "queue"), (1, "lane")] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        commit(&store, [names(), vec![insert(&task(1))]].concat()).await;
+        store.close().await.unwrap();
+        meddle(dir.path(), &format!("UPDATE name SET text = 'l' || substr(text, 2) WHERE kind = {kind} AND id = 0"));
+        let store = open(dir.path());
+        let told = recovered(&store).1;
+        let damaged = told.iter().filter(|one| matches!(one, Recovered::Damaged)).count();
+        assert_eq!((damaged, recovered_tasks(&store)), (1, vec![task(1)]), "{column}");
+        let found = row(&store, by_key(&task(1))).await.unwrap();
+        let shown = if kind == 0 { found.queue.to_string() } else { found.lane.to_string() };
+        assert_eq!(shown, "damaged.0", "{column}");
+    }
+}
+
+#[tokio::test]
+async fn sqlite_a_queue_whose_pause_is_damaged_counts_as_paused() {
+    for (paused, damage) in [(true, "paused = 0"), (false, "paused = 1"), (false, "checksum = checksum ^ 1")] {
+        let damage = damage.replace("checksum ^ 1", "checksum + 1 - 2 * (checksum & 1)");
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        commit(&store, [names(), vec![Change::pause(MAIL, paused)]].concat()).await;
+        meddle(dir.path(), &format!("UPDATE queue SET {damage}"));
+        let told = recovered(&store).1;
+        assert!(told.iter().any(|one| matches!(one, Recovered::Paused(MAIL))), "{damage}: {told:?}");
+        assert!(told.iter().any(|one| matches!(one, Recovered::Damaged)), "{damage}: {told:?}");
+    }
 }
 
 fn task_of(end: &Header) -> Header {

@@ -63,6 +63,11 @@ impl Process {
         self.child.wait().expect("it is gone");
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by its name (`TERM`).
     pub(crate) fn signal(&self, name: &str) {
         signal(&self.child, name);

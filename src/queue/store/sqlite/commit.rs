@@ -4,15 +4,16 @@ use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql};
 
 use crate::queue::store::change::ChangeKind;
-use crate::queue::store::{Change, UniqueKind, UniqueRecord, task_name_hash};
+use crate::queue::store::{Change, UniqueId, UniqueKind, task_name_hash};
 use crate::task::header::NameId;
 use crate::task::limits::{ATTEMPTS_KEPT_FIRST, ATTEMPTS_KEPT_LAST};
-use crate::task::{Attempt, Body, Header, Status, TaskKey, TaskName, WallMs};
+use crate::task::{Attempt, Body, Header, Status, TaskKey, TaskName};
 
 use super::fault::WriteFault;
 use super::names::{Names, kind_code};
 use super::read;
 use super::record::{self, HeaderCells};
+use super::unique;
 
 const INSERT_TASK: &str = "INSERT INTO task VALUES \
      (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25)";
@@ -48,18 +49,21 @@ impl Writing<'_> {
         match change {
             ChangeKind::Name { kind, id, text } => {
                 self.names.learn(*kind, *id, text);
-                let row = (kind_code(*kind), id.0, text.as_ref());
-                self.execute("INSERT OR REPLACE INTO name VALUES (?1, ?2, ?3)", row)
+                let code = kind_code(*kind);
+                let checksum = record::name_checksum(code, i64::from(id.0), text.as_bytes());
+                let row = (code, id.0, text.as_ref(), checksum);
+                self.execute("INSERT OR REPLACE INTO name VALUES (?1, ?2, ?3, ?4)", row)
             }
             ChangeKind::Insert { header, body } => self.insert(header, body),
-            ChangeKind::Unique(record) => self.unique(record),
+            ChangeKind::Unique(record) => Ok(unique::put(self.conn, record)?),
             ChangeKind::Move { header, was, epoch, attempt } => {
                 self.advance(header, *was, *epoch)?;
                 attempt.as_ref().map_or(Ok(()), |attempt| self.append(header.key, attempt))
             }
             ChangeKind::Remove { key, epoch } => self.remove(*key, *epoch),
             ChangeKind::Pause { queue, paused } => {
-                self.execute("INSERT OR REPLACE INTO queue VALUES (?1, ?2)", (queue.0, paused))
+                let checksum = record::pause_checksum(i64::from(queue.0), i64::from(*paused));
+                self.execute("INSERT OR REPLACE INTO queue VALUES (?1, ?2, ?3)", (queue.0, paused, checksum))
             }
             ChangeKind::Forget { now, limit } => self.execute(
                 "DELETE FROM unique_key WHERE (kind, hash) IN \
@@ -87,21 +91,6 @@ impl Writing<'_> {
         let row =
             (id, body.task_type.as_str(), name, cells.idempotency, cells.meta, body.payload.as_ref(), cells.checksum);
         self.execute("INSERT INTO payload VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", row)
-    }
-
-    fn unique(&self, record: &UniqueRecord) -> Result<(), WriteFault> {
-        let (key, range) = (record.id, record.range);
-        let row = (
-            unique_kind_code(key.kind),
-            key.hash.to_be_bytes(),
-            range.first.to_i64(),
-            range.count,
-            range.tail.get().cast_signed(),
-            range.until.map(WallMs::get),
-            record.digest.to_be_bytes(),
-            record.ended.map(record::status_code),
-        );
-        self.execute("INSERT OR REPLACE INTO unique_key VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", row)
     }
 
     /// A task moves on, if it is where the engine believes it to be.
@@ -185,20 +174,13 @@ impl Writing<'_> {
         });
         let Some((name, idempotency)) = keys.optional()? else { return Ok(()) };
         if let Some(name) = name {
-            let row = (unique_kind_code(UniqueKind::TaskName), task_name_hash(&name).to_be_bytes(), id);
+            let row = (unique::kind_code(UniqueKind::TaskName), task_name_hash(&name).to_be_bytes(), id);
             self.execute("DELETE FROM unique_key WHERE kind = ?1 AND hash = ?2 AND first = ?3", row)?;
         }
         let Some(hash) = idempotency else { return Ok(()) };
-        let row = (unique_kind_code(UniqueKind::Idempotency), hash, id, record::status_code(ended));
-        self.execute("UPDATE unique_key SET ended = ?4 WHERE kind = ?1 AND hash = ?2 AND first = ?3 AND count = 1", row)
-    }
-}
-
-/// The number of a kind of unique key in the tables.
-pub(super) fn unique_kind_code(kind: UniqueKind) -> i64 {
-    match kind {
-        UniqueKind::TaskName => 0,
-        UniqueKind::Idempotency => 1,
+        let Ok(hash) = <[u8; 16]>::try_from(hash) else { return Ok(()) };
+        let key = UniqueId { kind: UniqueKind::Idempotency, hash: u128::from_be_bytes(hash) };
+        Ok(unique::note_ended(self.conn, key, id, ended)?)
     }
 }
 

@@ -18,6 +18,7 @@ mod recover;
 mod requests;
 mod schema;
 mod sync;
+mod unique;
 mod writer;
 
 use std::io;

@@ -3,12 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use crate::queue::store::NameKind;
+use crate::queue::store::{NameKind, placeholder};
 use crate::task::header::NameId;
 use crate::task::{LaneName, QueueName};
-
-/// Shown where a row names a number that nobody was given: a damaged row.
-const UNKNOWN: &str = "unknown";
 
 /// Names and numbers, shared between the writer and the readers.
 #[derive(Debug, Default)]
@@ -45,14 +42,14 @@ impl Names {
 }
 
 impl Known {
-    /// The name of a queue; `None` only if not even [`UNKNOWN`] were one.
+    /// The name of a queue; `None` only if not even its [`placeholder`] were one.
     pub(super) fn queue(&self, id: NameId) -> Option<QueueName> {
-        self.queues.get(&id).cloned().or_else(|| QueueName::parse(UNKNOWN).ok())
+        self.queues.get(&id).cloned().or_else(|| QueueName::parse(&placeholder(id)).ok())
     }
 
     /// The name of a lane.
     pub(super) fn lane(&self, id: NameId) -> LaneName {
-        self.lanes.get(&id).cloned().unwrap_or_else(|| LaneName::new(UNKNOWN))
+        self.lanes.get(&id).cloned().unwrap_or_else(|| LaneName::new(&placeholder(id)))
     }
 
     /// The number of a queue.

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::queue::store::change::UniqueKind;
 use crate::queue::store::{
-    Damage, Gathered, IdRange, ListPage, ListQuery, OldestEnded, Row, StoreError, TaskRecord, UniqueId, UniqueRecord,
+    Damage, Gathered, ListPage, ListQuery, OldestEnded, Row, StoreError, TaskRecord, UniqueId, UniqueRecord,
     task_name_hash,
 };
 use crate::task::header::NameId;
-use crate::task::{Body, Header, IdTail, Status, TaskKey, TaskName, TaskRef, WallMs};
+use crate::task::{Body, Header, IdTail, Status, TaskKey, TaskName, TaskRef};
 
-use super::commit::unique_kind_code;
 use super::fault::{read_error, unavailable};
 use super::names::{Known, Names};
 use super::record::{self, ATTEMPT_COLUMNS, PAYLOAD_COLUMNS, TASK_COLUMNS};
+use super::unique;
 
 /// Reads on one connection.
 pub(super) struct Reading<'a> {
@@ -45,14 +45,25 @@ impl<'a> Reading<'a> {
     /// See [`crate::queue::store::Store::gather`].
     pub(super) fn gather(&self, rows: &[TaskRef], unique: &[UniqueId]) -> Result<Gathered, StoreError> {
         let known = self.names.read();
-        let row = |task: &TaskRef| match self.find(task)? {
-            Some(found) => self.row(&known, found).map(Some),
-            None => Ok(None),
-        };
-        Ok(Gathered {
-            rows: rows.iter().map(row).collect::<Result<_, _>>()?,
-            unique: unique.iter().map(|id| self.unique(*id)).collect::<Result<_, _>>()?,
-        })
+        let mut gathered = Gathered::default();
+        for id in unique.iter().copied().chain(rows.iter().filter_map(|task| task.name.as_ref().map(name_id))) {
+            if let Some(Err(damage)) = unique::get(self.conn, id).map_err(read_error)? {
+                gathered.damaged.insert(id, damage);
+            }
+        }
+        for task in rows {
+            let found = match self.find(task) {
+                // By its name, which is among the damaged ones: said there, and the other commands go on.
+                Err(StoreError::Corrupt { .. }) => None,
+                found => found?,
+            };
+            gathered.rows.push(found.map(|found| self.row(&known, found)).transpose()?);
+        }
+        for id in unique {
+            let found = unique::get(self.conn, *id).map_err(read_error)?;
+            gathered.unique.push(found.and_then(Result::ok));
+        }
+        Ok(gathered)
     }
 
     /// See [`crate::queue::store::Store::rows`].
@@ -129,7 +140,7 @@ impl<'a> Reading<'a> {
         // A place whose task has moved on is the trace of a damaged row.
         let sql = format!(
             "SELECT {columns} FROM finished CROSS JOIN task ON task.id = finished.id AND task.status = finished.status \
-             WHERE finished.queue = ?1 AND finished.status = ?2 ORDER BY finished.finished_at, finished.id LIMIT ?3"
+             AND task.queue = finished.queue WHERE finished.queue = ?1 AND finished.status = ?2 ORDER BY finished.finished_at, finished.id LIMIT ?3"
         );
         let mut statement = self.conn.prepare_cached(&sql)?;
         statement.query_map((queue, record::status_code(status), query.limit), record::read_header)?.collect()
@@ -154,22 +165,10 @@ impl<'a> Reading<'a> {
     }
 
     fn named(&self, name: &TaskName) -> Result<Option<UniqueRecord>, StoreError> {
-        self.unique(UniqueId { kind: UniqueKind::TaskName, hash: task_name_hash(name) })
-    }
-
-    fn unique(&self, id: UniqueId) -> Result<Option<UniqueRecord>, StoreError> {
-        let sql = "SELECT first, count, tail, until, digest, ended FROM unique_key WHERE kind = ?1 AND hash = ?2";
-        let mut statement = self.conn.prepare_cached(sql).map_err(read_error)?;
-        let row = (unique_kind_code(id.kind), id.hash.to_be_bytes());
-        let found = statement.query_row(row, |row| unique_record(id, row)).optional().map_err(read_error)?;
-        match found {
-            Some(None) => Err(StoreError::Corrupt {
-                what: String::from("a unique key cannot be read"),
-                place: format!("table unique_key, kind {:?}, hash {:032x}", id.kind, id.hash),
-            }),
-            Some(found) => Ok(found),
-            None => Ok(None),
-        }
+        let found = unique::get(self.conn, name_id(name)).map_err(read_error)?;
+        found
+            .transpose()
+            .map_err(|Damage { what }| StoreError::Corrupt { what, place: String::from("table unique_key") })
     }
 
     fn row(&self, known: &Known, (header, damage): (Header, Option<Damage>)) -> Result<Row, StoreError> {
@@ -188,18 +187,6 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// `None` when the row cannot be read.
-fn unique_record(id: UniqueId, row: &SqlRow<'_>) -> rusqlite::Result<Option<UniqueRecord>> {
-    let (Some(first), Ok(tail)) = (TaskKey::from_i64(row.get(0)?), u64::try_from(row.get::<_, i64>(2)?)) else {
-        return Ok(None);
-    };
-    let range = IdRange {
-        first,
-        count: row.get(1)?,
-        tail: IdTail::new(tail),
-        until: row.get::<_, Option<i64>>(3)?.map(WallMs::new),
-    };
-    let digest = u128::from_be_bytes(row.get(4)?);
-    let ended = row.get::<_, Option<i64>>(5)?.and_then(record::status_from_code);
-    Ok(Some(UniqueRecord { id, range, digest, ended }))
+fn name_id(name: &TaskName) -> UniqueId {
+    UniqueId { kind: UniqueKind::TaskName, hash: task_name_hash(name) }
 }

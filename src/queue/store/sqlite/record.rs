@@ -3,6 +3,7 @@
 //! A checksum covers table, row id and content, so that damage is noticed, and a row served from the wrong place too
 //! (SQLite does not check its pages). Decoding never fails: it tells what could be read, and what is wrong.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -104,7 +105,7 @@ pub(super) fn read_header(row: &SqlRow<'_>) -> rusqlite::Result<(Header, Option<
     Ok((header, decoder.wrong.map(|wrong| damage("task", id, wrong))))
 }
 
-fn damage(table: &str, id: i64, wrong: &str) -> Damage {
+pub(super) fn damage(table: &str, id: impl fmt::Display, wrong: &str) -> Damage {
     Damage { what: format!("the record in table {table}, row {id}, is damaged: {wrong}") }
 }
 
@@ -347,29 +348,43 @@ pub(super) fn read_attempt(row: &SqlRow<'_>, id: i64) -> rusqlite::Result<Attemp
     Ok(attempt)
 }
 
+/// The checksum of a name.
+pub(super) fn name_checksum(kind: i64, id: i64, text: &[u8]) -> i64 {
+    let mut sum = Sum::of("name", id);
+    sum.number(Some(kind));
+    sum.end(text)
+}
+
+/// The checksum of a queue's pause.
+pub(super) fn pause_checksum(id: i64, paused: i64) -> i64 {
+    let mut sum = Sum::of("queue", id);
+    sum.number(Some(paused));
+    sum.end(&[])
+}
+
 /// A checksum in the making: XXH3, 64 bits. It finds accidents, not attackers; who can write the file can do anything.
-struct Sum(Vec<u8>);
+pub(super) struct Sum(Vec<u8>);
 
 impl Sum {
-    fn of(table: &str, id: i64) -> Self {
+    pub(super) fn of(table: &str, id: i64) -> Self {
         let mut bytes = Vec::with_capacity(256);
         bytes.extend_from_slice(table.as_bytes());
         bytes.extend_from_slice(&id.to_le_bytes());
         Self(bytes)
     }
 
-    fn number(&mut self, number: Option<i64>) {
+    pub(super) fn number(&mut self, number: Option<i64>) {
         self.0.push(u8::from(number.is_some()));
         self.0.extend_from_slice(&number.unwrap_or(0).to_le_bytes());
     }
 
-    fn bytes(&mut self, bytes: Option<&[u8]>) {
+    pub(super) fn bytes(&mut self, bytes: Option<&[u8]>) {
         self.number(bytes.map(|bytes| i64::try_from(bytes.len()).unwrap_or(i64::MAX)));
         self.0.extend_from_slice(bytes.unwrap_or_default());
     }
 
     /// Ends with the large part, which is not copied: it is hashed with the hash of the rest as its seed.
-    fn end(self, large: &[u8]) -> i64 {
+    pub(super) fn end(self, large: &[u8]) -> i64 {
         XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(&self.0), large).cast_signed()
     }
 }

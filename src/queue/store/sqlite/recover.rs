@@ -23,10 +23,7 @@ pub(super) fn load_names(conn: &Connection, names: &Names) -> Result<(), StoreEr
 /// Hands over everything that the engine's index needs.
 pub(super) fn run(conn: &Connection, sink: &mut dyn FnMut(Recovered)) -> Result<(), StoreError> {
     each_name(conn, sink)?;
-    let mut statement = conn.prepare("SELECT id FROM queue WHERE paused ORDER BY id").map_err(read_error)?;
-    for id in statement.query_map([], |row| row.get(0)).map_err(read_error)? {
-        sink(Recovered::Paused(NameId(id.map_err(read_error)?)));
-    }
+    each_pause(conn, sink).map_err(read_error)?;
     let sql = format!("SELECT {TASK_COLUMNS} FROM task ORDER BY id");
     let mut statement = conn.prepare(&sql).map_err(read_error)?;
     let mut rows = statement.query([]).map_err(read_error)?;
@@ -37,17 +34,42 @@ pub(super) fn run(conn: &Connection, sink: &mut dyn FnMut(Recovered)) -> Result<
     Ok(())
 }
 
+/// A damaged name is counted and not handed over: the engine gives its tasks a placeholder when it meets them.
 fn each_name(conn: &Connection, sink: &mut dyn FnMut(Recovered)) -> Result<(), StoreError> {
-    let mut statement = conn.prepare("SELECT kind, id, text FROM name ORDER BY kind, id").map_err(read_error)?;
-    let rows =
-        statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, NameId(row.get(1)?), row.get::<_, String>(2)?)));
-    for row in rows.map_err(read_error)? {
-        let (code, id, text) = row.map_err(read_error)?;
-        let kind = kind_from_code(code).ok_or_else(|| StoreError::Corrupt {
-            what: format!("names have no kind {code}"),
-            place: format!("table name, id {}", id.0),
-        })?;
-        sink(Recovered::Name { kind, id, text: Arc::from(text) });
+    let sql = "SELECT kind, id, text, checksum FROM name ORDER BY kind, id";
+    let mut statement = conn.prepare(sql).map_err(read_error)?;
+    let mut rows = statement.query([]).map_err(read_error)?;
+    while let Some(row) = rows.next().map_err(read_error)? {
+        let cells = (|| {
+            let (code, id) = (row.get_ref(0).ok()?.as_i64().ok()?, row.get_ref(1).ok()?.as_i64().ok()?);
+            let (text, sum) = (row.get_ref(2).ok()?.as_bytes().ok()?, row.get_ref(3).ok()?.as_i64().ok()?);
+            let name = (kind_from_code(code)?, NameId(u32::try_from(id).ok()?), std::str::from_utf8(text).ok()?);
+            Some(name).filter(|_| record::name_checksum(code, id, text) == sum)
+        })();
+        sink(match cells {
+            Some((kind, id, text)) => Recovered::Name { kind, id, text: Arc::from(text) },
+            None => Recovered::Damaged,
+        });
+    }
+    Ok(())
+}
+
+/// A queue whose pause is damaged counts as paused: to wait is safe, to call somebody is not.
+fn each_pause(conn: &Connection, sink: &mut dyn FnMut(Recovered)) -> rusqlite::Result<()> {
+    let mut statement = conn.prepare("SELECT id, paused, checksum FROM queue ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        let (paused, sum) = (row.get_ref(1)?.as_i64().ok(), row.get_ref(2)?.as_i64().ok());
+        let whole = paused.filter(|paused| sum == Some(record::pause_checksum(id, *paused)));
+        if whole.is_none() {
+            sink(Recovered::Damaged);
+        }
+        if whole != Some(0)
+            && let Ok(id) = u32::try_from(id)
+        {
+            sink(Recovered::Paused(NameId(id)));
+        }
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::sabotage::{Sin, commits};
 use super::fault::read_error;
 
 /// The format of tables and encodings. Whatever changes either changes this number.
-pub(super) const FORMAT: i64 = 1;
+pub(super) const FORMAT: i64 = 2;
 
 /// How long a statement waits for a lock. Nobody of ours ever holds one against another: this is for people who look
 /// in with `sqlite3`.
@@ -39,10 +39,10 @@ const TABLES: &str = "
     CREATE TABLE finished (
         queue, status, finished_at, id, PRIMARY KEY (queue, status, finished_at, id)) WITHOUT ROWID;
     CREATE TABLE unique_key (
-        kind, hash, first, count, tail, until, digest, ended, PRIMARY KEY (kind, hash)) WITHOUT ROWID;
+        kind, hash, first, count, tail, until, digest, ended, checksum, PRIMARY KEY (kind, hash)) WITHOUT ROWID;
     CREATE INDEX unique_key_until ON unique_key (until) WHERE until IS NOT NULL;
-    CREATE TABLE name (kind, id, text, PRIMARY KEY (kind, id)) WITHOUT ROWID;
-    CREATE TABLE queue (id INTEGER PRIMARY KEY, paused);
+    CREATE TABLE name (kind, id, text, checksum, PRIMARY KEY (kind, id)) WITHOUT ROWID;
+    CREATE TABLE queue (id INTEGER PRIMARY KEY, paused, checksum);
     CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 ";
 

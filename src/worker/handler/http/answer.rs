@@ -8,6 +8,7 @@ use http::header::{HeaderMap, RETRY_AFTER};
 use reqwest::Response;
 
 use super::{AttemptContext, Deadline, broken};
+use crate::sabotage::{self, Sin};
 use crate::task::limits::{RESPONSE_DRAIN_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX};
 use crate::task::{Outcome, OutcomeClass, Span, WallMs};
 use crate::worker::classify;
@@ -27,6 +28,7 @@ pub(super) async fn take(
         429 | 503 => retry_after(response.headers(), attempt.now().wall),
         _ => None,
     };
+    let uncapped = sabotage::commits(Sin::NoBodyCap);
     let mut head = Vec::new();
     let mut read: usize = 0;
     loop {
@@ -40,7 +42,8 @@ pub(super) async fn take(
         };
         match chunk {
             Ok(Some(chunk)) => {
-                let room = RESPONSE_HEAD_BYTES_MAX.saturating_sub(head.len());
+                let kept_max = if uncapped { usize::MAX } else { RESPONSE_HEAD_BYTES_MAX };
+                let room = kept_max.saturating_sub(head.len());
                 head.extend(chunk.iter().take(room));
                 read = read.saturating_add(chunk.len());
             }
@@ -51,7 +54,7 @@ pub(super) async fn take(
                 return broken(class, status, head.into(), why, attempt);
             }
         }
-        if read > RESPONSE_DRAIN_BYTES_MAX {
+        if read > RESPONSE_DRAIN_BYTES_MAX && !uncapped {
             break;
         }
     }
