@@ -187,14 +187,13 @@ impl Oracle {
             .filter(|seen| !seen.record.status.has_ended())
             .map(|seen| format!("{:?}: still {} in the end", seen.record.key, seen.record.status.as_str()))
             .collect();
-        waits.into_iter().for_each(|violation| self.violated(violation));
+        self.violated(waits);
         self.violations
     }
 
-    fn violated(&mut self, violation: String) {
-        if self.violations.len() < VIOLATIONS_KEPT {
-            self.violations.push(violation);
-        }
+    fn violated(&mut self, violations: impl IntoIterator<Item = String>) {
+        let room = VIOLATIONS_KEPT - self.violations.len();
+        self.violations.extend(violations.into_iter().take(room));
     }
 
     fn opened(&mut self, now: Moment, limits: Limits) {
@@ -219,7 +218,7 @@ impl Oracle {
     fn turn(&mut self, now: Moment) {
         self.turns_at_once = if now.at == self.looked_at { self.turns_at_once + 1 } else { 0 };
         if self.turns_at_once == TURNS_AT_ONCE_MAX {
-            self.violated(format!("spins: {TURNS_AT_ONCE_MAX} turns at {} without time moving", now.at));
+            self.violated([format!("spins: {TURNS_AT_ONCE_MAX} turns at {} without time moving", now.at)]);
         }
         self.usage.look(now.at);
         self.watch.look(now, &mut self.tasks);
@@ -233,7 +232,7 @@ impl Oracle {
         let (since, turns) = self.idle;
         self.idle = if now.at - since < 1_000 { (since, turns + 1) } else { (now.at, 1) };
         if self.idle.1 == IDLE_TURNS_MAX {
-            self.violated(format!("spins: {IDLE_TURNS_MAX} idle turns within a second of {}", now.at));
+            self.violated([format!("spins: {IDLE_TURNS_MAX} idle turns within a second of {}", now.at)]);
         }
     }
 
@@ -254,13 +253,13 @@ impl Oracle {
                 found.push(format!("{:?}: expired a minute ago, still {}", record.key, record.status.as_str()));
             }
         }
-        found.into_iter().for_each(|violation| self.violated(violation));
+        self.violated(found);
     }
 
     fn acknowledged(&mut self, ask: u64, key: TaskKey) {
         match self.acknowledged.insert(ask, key) {
             Some(before) if before != key && self.accepted.get(&ask).is_none_or(|(last, _)| *last != key) => {
-                self.violated(format!("wish {ask}: acknowledged as {before:?} and as {key:?}"));
+                self.violated([format!("wish {ask}: acknowledged as {before:?} and as {key:?}")]);
             }
             _ => {}
         }
@@ -287,6 +286,6 @@ impl Oracle {
         for key in stored.keys().filter(|key| !self.tasks.contains_key(key)) {
             found.push(format!("{key:?}: invented: stored, but no commit wrote it"));
         }
-        found.into_iter().for_each(|violation| self.violated(violation));
+        self.violated(found);
     }
 }
