@@ -130,6 +130,8 @@ pub(super) struct Oracle {
     tasks: BTreeMap<TaskKey, Seen>,
     waiting: BTreeSet<TaskKey>,
     removed: BTreeSet<TaskKey>,
+    /// Tasks that were found to wait too long: told once.
+    forgotten: BTreeSet<TaskKey>,
     live: usize,
     usage: Usage,
     watch: Watch,
@@ -240,20 +242,21 @@ impl Oracle {
     fn look_for_forgotten(&mut self, now: Moment) {
         let calm = self.watch.calm_since();
         let mut found = Vec::new();
-        for seen in self.waiting.iter().filter_map(|key| self.tasks.get(key)) {
-            let record = &seen.record;
+        let waiting = self.waiting.difference(&self.forgotten);
+        for (key, seen) in waiting.filter_map(|key| Some((*key, self.tasks.get(key)?))) {
             let free = self.usage.free_since(&seen.queue, &seen.host);
             if let (Some(ripe), Some(free)) = (seen.ripe_since, free)
                 && now.at - ripe.max(free).max(calm) > PATIENCE
             {
-                found.push(format!("{:?}: due since {ripe}, nothing in its way since {free}, not started", record.key));
+                found.push((key, format!("{key:?}: due since {ripe}, free since {free}, not started")));
             }
             let overdue = seen.expires_at.is_some_and(|at| now.wall - at > PATIENCE);
             if overdue && now.at - self.watch.trusted_since().max(calm) > PATIENCE {
-                found.push(format!("{:?}: expired a minute ago, still {}", record.key, record.status.as_str()));
+                found.push((key, format!("{key:?}: expired a minute ago, still {}", seen.record.status.as_str())));
             }
         }
-        self.violated(found);
+        self.forgotten.extend(found.iter().map(|(key, _)| *key));
+        self.violated(found.into_iter().map(|(_, violation)| violation));
     }
 
     fn acknowledged(&mut self, ask: u64, key: TaskKey) {

@@ -249,7 +249,8 @@ impl World {
     fn answer(&mut self, step: &mut Step, mail: &mut [Option<Mail>]) {
         let now = self.moment();
         for (ticket, answer) in std::mem::take(&mut step.answers) {
-            let Some(Mail::Letter(letter, tries)) = mail.get_mut(ticket).and_then(Option::take) else { continue };
+            let letter = mail.get_mut(ticket).and_then(|mail| mail.take_if(|mail| matches!(mail, Mail::Letter(..))));
+            let Some(Mail::Letter(letter, tries)) = letter else { continue };
             match answer {
                 Answer::Accept(Ok(Accepted::New { ids, first })) => {
                     let ids = ids_of(&ids, first.header.id());
