@@ -43,7 +43,7 @@ pub(super) fn plan(mut chance: Chance, until: i64, day: bool) -> Vec<(i64, Fault
     let bound = u64::try_from(until).unwrap();
     let moment = |chance: &mut Chance| i64::try_from(chance.below(bound)).unwrap();
     let more = if day { 4 } else { 1 };
-    for _ in 0..1 + chance.below(CRASHES * more) {
+    for _ in 0..=chance.below(CRASHES * more) {
         faults.push((moment(&mut chance), Fault::Crash));
     }
     for _ in 0..chance.below(TROUBLES * more) {
@@ -65,7 +65,7 @@ pub(super) fn plan(mut chance: Chance, until: i64, day: bool) -> Vec<(i64, Fault
     }
     // Two worlds of three have a clock that goes as it should.
     if chance.below(3) == 0 {
-        for _ in 0..1 + chance.below(4) {
+        for _ in 0..=chance.below(4) {
             let at = moment(&mut chance);
             faults.push((at, Fault::Jump(jump(&mut chance))));
         }

@@ -4,14 +4,17 @@
 //! Same seed, same trace. A failure prints its seed; `SENDOFF_SIM_SEED=N cargo test --test it sim::replay -- --nocapture`
 //! runs that one again and prints its trace (`SENDOFF_SIM_DAYS=1` if it was a day). `SENDOFF_SIM_SEEDS=N` runs N seeds,
 //! of which the first `SENDOFF_SIM_DAYS` are days and the rest hours; `SENDOFF_SIM_FIRST=N` begins with another one.
+//! Whoever only wants a day to pass runs `World::new(seed, DAY)`.
 
 mod arrivals;
 mod faults;
 mod oracle;
 mod targets;
-mod world;
+pub(crate) mod world;
 
+#[cfg(test)]
 use crate::support::suites::number;
+#[cfg(test)]
 use world::{DAY, HOUR, Report, World};
 
 #[test]

@@ -46,6 +46,11 @@ impl Seen {
         }
     }
 
+    /// By the wall clock, since the first attempt of the series started.
+    fn elapsed(&self, now: Moment) -> Option<i64> {
+        self.first.map(|(first, _)| now.wall - first.wall)
+    }
+
     fn is_early(&self, now: Moment) -> bool {
         match self.not_before {
             NotBefore::Reached => false,
@@ -63,7 +68,7 @@ impl Oracle {
         let old = std::mem::replace(&mut seen.record, record);
         self.live -= usize::from(!old.status.has_ended());
         if let Some(fault) = self.unlawful(now, &old, &seen) {
-            self.violated(format!("{key:?}: {fault} ({} → {})", old.status.as_str(), seen.record.status.as_str()));
+            self.violated([format!("{key:?}: {fault} ({} → {})", old.status.as_str(), seen.record.status.as_str())]);
         }
         self.went_on(now, &old, &mut seen);
         self.keep(seen);
@@ -83,19 +88,19 @@ impl Oracle {
     fn accepted(&mut self, now: Moment, record: Record) {
         let key = record.key;
         let Some((ask, asked)) = record.ask.and_then(|ask| Some((ask, self.asks.get(&ask)?.clone()))) else {
-            return self.violated(format!("{key:?}: invented: nobody asked for it"));
+            return self.violated([format!("{key:?}: invented: nobody asked for it")]);
         };
         if self.refused.contains(&ask) {
-            self.violated(format!("{key:?}: wish {ask} was refused, and accepted all the same"));
+            self.violated([format!("{key:?}: wish {ask} was refused, and accepted all the same")]);
         }
         // A repeat is known by its key for a day by the server's clock.
         if let Some((before, wall)) = self.accepted.insert(ask, (key, now.wall))
             && now.wall - wall < 24 * 3_600_000
         {
-            self.violated(format!("{key:?}: invented: wish {ask} is {before:?} already"));
+            self.violated([format!("{key:?}: invented: wish {ask} is {before:?} already")]);
         }
         if record.status.has_ended() || record.status == Status::Running || record.series != 1 || record.attempts != 0 {
-            self.violated(format!("{key:?}: accepted as {record:?}"));
+            self.violated([format!("{key:?}: accepted as {record:?}")]);
         }
         let mut seen = Seen {
             record,
@@ -165,7 +170,7 @@ impl Oracle {
         let tried = seen.record.attempts >= policy.max_attempts;
         let jumped = seen.first.is_none_or(|(_, jumps)| jumps != self.watch.jumps());
         let lasted = policy.max_retry_duration.is_some_and(|most| {
-            jumped || self.elapsed(now, seen).is_some_and(|ms| ms + wait >= i64::try_from(most.as_millis()).unwrap())
+            jumped || seen.elapsed(now).is_some_and(|ms| ms + wait >= i64::try_from(most.as_millis()).unwrap())
         });
         match policy.stop_when {
             StopWhen::Any => tried || lasted,
@@ -175,11 +180,6 @@ impl Oracle {
 
     fn wait_most(&self, seen: &Seen, asked: i64) -> i64 {
         self.asks.get(&seen.ask).map_or(0, |ask| backoff(&ask.policy, seen.record.attempts.max(1), asked).1)
-    }
-
-    /// By the wall clock, since the first attempt of the series started.
-    fn elapsed(&self, now: Moment, seen: &Seen) -> Option<i64> {
-        seen.first.map(|(first, _)| now.wall - first.wall)
     }
 
     /// Takes over what a lawful transition means for the future.
@@ -220,7 +220,7 @@ impl Oracle {
         let purged = self.wished.contains(&(key, Wish::Purge));
         match self.tasks.remove(&key) {
             Some(seen) if purged && seen.record.status == Status::Dead => {}
-            seen => self.violated(format!("{key:?}: removed, though it was {seen:?}")),
+            seen => self.violated([format!("{key:?}: removed, though it was {seen:?}")]),
         }
         self.waiting.remove(&key);
         self.removed.insert(key);
@@ -231,7 +231,7 @@ impl Oracle {
         let jumps = self.watch.jumps();
         let trusted = self.watch.trusts(now);
         let Some(mut seen) = self.tasks.remove(&key) else {
-            return self.violated(format!("{key:?}: started, but no commit wrote it"));
+            return self.violated([format!("{key:?}: started, but no commit wrote it")]);
         };
         let mut broken = self.usage.start(now.at, key, &seen.queue, &seen.host);
         if let Some(before) = seen.running.replace(epoch) {
@@ -264,7 +264,7 @@ impl Oracle {
         }
         seen.requests += 1;
         self.tasks.insert(key, seen);
-        broken.into_iter().for_each(|violation| self.violated(violation));
+        self.violated(broken);
     }
 
     /// What came of an attempt was told to the engine, by whoever held its lease.

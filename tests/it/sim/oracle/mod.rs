@@ -130,6 +130,8 @@ pub(super) struct Oracle {
     tasks: BTreeMap<TaskKey, Seen>,
     waiting: BTreeSet<TaskKey>,
     removed: BTreeSet<TaskKey>,
+    /// Tasks that were found to wait too long: told once.
+    forgotten: BTreeSet<TaskKey>,
     live: usize,
     usage: Usage,
     watch: Watch,
@@ -187,14 +189,13 @@ impl Oracle {
             .filter(|seen| !seen.record.status.has_ended())
             .map(|seen| format!("{:?}: still {} in the end", seen.record.key, seen.record.status.as_str()))
             .collect();
-        waits.into_iter().for_each(|violation| self.violated(violation));
+        self.violated(waits);
         self.violations
     }
 
-    fn violated(&mut self, violation: String) {
-        if self.violations.len() < VIOLATIONS_KEPT {
-            self.violations.push(violation);
-        }
+    fn violated(&mut self, violations: impl IntoIterator<Item = String>) {
+        let room = VIOLATIONS_KEPT - self.violations.len();
+        self.violations.extend(violations.into_iter().take(room));
     }
 
     fn opened(&mut self, now: Moment, limits: Limits) {
@@ -219,7 +220,7 @@ impl Oracle {
     fn turn(&mut self, now: Moment) {
         self.turns_at_once = if now.at == self.looked_at { self.turns_at_once + 1 } else { 0 };
         if self.turns_at_once == TURNS_AT_ONCE_MAX {
-            self.violated(format!("spins: {TURNS_AT_ONCE_MAX} turns at {} without time moving", now.at));
+            self.violated([format!("spins: {TURNS_AT_ONCE_MAX} turns at {} without time moving", now.at)]);
         }
         self.usage.look(now.at);
         self.watch.look(now, &mut self.tasks);
@@ -233,7 +234,7 @@ impl Oracle {
         let (since, turns) = self.idle;
         self.idle = if now.at - since < 1_000 { (since, turns + 1) } else { (now.at, 1) };
         if self.idle.1 == IDLE_TURNS_MAX {
-            self.violated(format!("spins: {IDLE_TURNS_MAX} idle turns within a second of {}", now.at));
+            self.violated([format!("spins: {IDLE_TURNS_MAX} idle turns within a second of {}", now.at)]);
         }
     }
 
@@ -241,26 +242,27 @@ impl Oracle {
     fn look_for_forgotten(&mut self, now: Moment) {
         let calm = self.watch.calm_since();
         let mut found = Vec::new();
-        for seen in self.waiting.iter().filter_map(|key| self.tasks.get(key)) {
-            let record = &seen.record;
+        let waiting = self.waiting.difference(&self.forgotten);
+        for (key, seen) in waiting.filter_map(|key| Some((*key, self.tasks.get(key)?))) {
             let free = self.usage.free_since(&seen.queue, &seen.host);
             if let (Some(ripe), Some(free)) = (seen.ripe_since, free)
                 && now.at - ripe.max(free).max(calm) > PATIENCE
             {
-                found.push(format!("{:?}: due since {ripe}, nothing in its way since {free}, not started", record.key));
+                found.push((key, format!("{key:?}: due since {ripe}, free since {free}, not started")));
             }
             let overdue = seen.expires_at.is_some_and(|at| now.wall - at > PATIENCE);
             if overdue && now.at - self.watch.trusted_since().max(calm) > PATIENCE {
-                found.push(format!("{:?}: expired a minute ago, still {}", record.key, record.status.as_str()));
+                found.push((key, format!("{key:?}: expired a minute ago, still {}", seen.record.status.as_str())));
             }
         }
-        found.into_iter().for_each(|violation| self.violated(violation));
+        self.forgotten.extend(found.iter().map(|(key, _)| *key));
+        self.violated(found.into_iter().map(|(_, violation)| violation));
     }
 
     fn acknowledged(&mut self, ask: u64, key: TaskKey) {
         match self.acknowledged.insert(ask, key) {
             Some(before) if before != key && self.accepted.get(&ask).is_none_or(|(last, _)| *last != key) => {
-                self.violated(format!("wish {ask}: acknowledged as {before:?} and as {key:?}"));
+                self.violated([format!("wish {ask}: acknowledged as {before:?} and as {key:?}")]);
             }
             _ => {}
         }
@@ -287,6 +289,6 @@ impl Oracle {
         for key in stored.keys().filter(|key| !self.tasks.contains_key(key)) {
             found.push(format!("{key:?}: invented: stored, but no commit wrote it"));
         }
-        found.into_iter().for_each(|violation| self.violated(violation));
+        self.violated(found);
     }
 }

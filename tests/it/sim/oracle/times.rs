@@ -77,12 +77,9 @@ impl Watch {
             self.disturbed(now);
         }
         for (set, reached) in [(&mut self.by_time, now.at), (&mut self.by_wall, now.wall)] {
-            while let Some(entry) = set.first().copied().filter(|(due, ..)| *due <= reached) {
-                set.remove(&entry);
-                let waits = |seen: &&mut Seen| seen.record.epoch == entry.2 && seen.record.status.is_waiting();
-                if let Some(seen) = tasks.get_mut(&entry.1).filter(waits) {
-                    seen.is_due(now);
-                }
+            while let Some((_, key, epoch)) = pop_until(set, reached) {
+                let waits = |seen: &&mut Seen| seen.record.epoch == epoch && seen.record.status.is_waiting();
+                tasks.get_mut(&key).filter(waits).into_iter().for_each(|seen| seen.is_due(now));
             }
         }
     }
@@ -128,6 +125,11 @@ impl Watch {
             self.by_time.insert((now.at + left + 1, seen.record.key, seen.record.epoch));
         }
     }
+}
+
+fn pop_until(set: &mut BTreeSet<(i64, TaskKey, u32)>, reached: i64) -> Option<(i64, TaskKey, u32)> {
+    set.first().filter(|(due, ..)| *due <= reached)?;
+    set.pop_first()
 }
 
 /// The least and the most, in milliseconds, that may lie between the `failures`-th failure and the next attempt.

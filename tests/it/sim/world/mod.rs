@@ -29,28 +29,28 @@ use trace::Trace;
 
 /// How large a world is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Size {
-    pub(super) hours: i64,
+pub(crate) struct Size {
+    pub(crate) hours: i64,
     /// Requests to accept tasks; one in twenty has several.
-    pub(super) letters: u64,
+    pub(crate) letters: u64,
 }
 
 /// An hour of about 800 tasks, and a day of about 20,000.
-pub(super) const HOUR: Size = Size { hours: 1, letters: 700 };
-pub(super) const DAY: Size = Size { hours: 24, letters: 17_000 };
+pub(crate) const HOUR: Size = Size { hours: 1, letters: 700 };
+pub(crate) const DAY: Size = Size { hours: 24, letters: 17_000 };
 
 /// What one run showed.
 #[derive(Debug, Default)]
-pub(super) struct Report {
-    pub(super) violations: Vec<String>,
-    pub(super) trace_hash: u64,
-    pub(super) acknowledged: u64,
-    pub(super) attempts: u64,
-    pub(super) crashes: u64,
+pub(crate) struct Report {
+    pub(crate) violations: Vec<String>,
+    pub(crate) trace_hash: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) attempts: u64,
+    pub(crate) crashes: u64,
     /// Commits that were slow, refused or of unknown outcome.
-    pub(super) troubles: u64,
-    pub(super) jumps: u64,
-    pub(super) turns: u64,
+    pub(crate) troubles: u64,
+    pub(crate) jumps: u64,
+    pub(crate) turns: u64,
 }
 
 impl Report {
@@ -66,7 +66,7 @@ impl Report {
 }
 
 /// See the module.
-pub(super) struct World {
+pub(crate) struct World {
     size: Size,
     chance: Chance,
     config: Config,
@@ -107,7 +107,7 @@ const REST: i64 = 49 * HOUR_MS;
 const TURNS_AT_ONCE_MAX: u32 = 200;
 
 impl World {
-    pub(super) fn new(seed: u64, size: Size) -> Self {
+    pub(crate) fn new(seed: u64, size: Size) -> Self {
         let mut chance = Chance::from_seed(seed);
         let mut stream = || Chance::from_seed(chance.draw());
         let (clients, targets, faults, own) = (stream(), stream(), stream(), stream());
@@ -151,7 +151,7 @@ impl World {
     }
 
     /// Lets arrivals and faults go on for the world's time, then waits until everything has ended.
-    pub(super) fn run(mut self) -> Report {
+    pub(crate) fn run(mut self) -> Report {
         self.open();
         let end = self.end();
         let mut turns_at_once = 0;
@@ -190,11 +190,10 @@ impl World {
             self.agenda.plan(at, Event::Act);
         }
         for (at, fault) in faults::plan(chance, end, self.size.hours > 1) {
-            if matches!(fault, Fault::Crash) {
-                // A crash with nothing in the air shows little.
-                for _ in 0..3 {
-                    self.agenda.plan(at, Event::Arrive);
-                }
+            // A crash with nothing in the air shows little.
+            let crowd = if matches!(fault, Fault::Crash) { 3 } else { 0 };
+            for _ in 0..crowd {
+                self.agenda.plan(at, Event::Arrive);
             }
             self.agenda.plan(at, Event::Fault(fault));
         }

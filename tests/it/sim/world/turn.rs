@@ -96,13 +96,10 @@ impl World {
                 Event::Act => pile.mail.extend(self.clients.act().map(Mail::Act)),
                 Event::Settle(process, settlement) if process == self.process => {
                     self.calls.remove(&settlement.key);
-                    if self.chance.below(25) == 0 {
-                        self.haunt(&settlement);
-                    }
+                    self.haunt(&settlement, 25);
                     pile.settlements.push((settlement, false));
                 }
-                Event::Settle(_, settlement) if self.chance.below(3) == 0 => self.haunt(&settlement),
-                Event::Settle(..) => {}
+                Event::Settle(_, settlement) => self.haunt(&settlement, 3),
                 Event::Ghost(settlement) => pile.settlements.push((settlement, true)),
                 Event::Fault(Fault::Crash) => pile.crash = true,
                 Event::Fault(Fault::Trouble(trouble)) => self.trouble = Some(trouble),
@@ -129,12 +126,14 @@ impl World {
         }
     }
 
-    /// The same outcome will come once more, from nobody who holds the lease.
-    fn haunt(&mut self, settlement: &Settlement) {
-        let Settlement { key, epoch, outcome } = settlement;
-        let ghost = Settlement { key: *key, epoch: *epoch, outcome: outcome.clone() };
-        let at = self.at + i64::try_from(self.chance.below(90_000)).unwrap();
-        self.agenda.plan(at, Event::Ghost(ghost));
+    /// One outcome in so many will come once more, from nobody who holds the lease.
+    fn haunt(&mut self, settlement: &Settlement, one_in: u64) {
+        if self.chance.below(one_in) == 0 {
+            let Settlement { key, epoch, outcome } = settlement;
+            let ghost = Settlement { key: *key, epoch: *epoch, outcome: outcome.clone() };
+            let at = self.at + i64::try_from(self.chance.below(90_000)).unwrap();
+            self.agenda.plan(at, Event::Ghost(ghost));
+        }
     }
 
     fn send(
@@ -250,17 +249,16 @@ impl World {
     fn answer(&mut self, step: &mut Step, mail: &mut [Option<Mail>]) {
         let now = self.moment();
         for (ticket, answer) in std::mem::take(&mut step.answers) {
-            let Some(Mail::Letter(letter, tries)) = mail.get_mut(ticket).and_then(Option::take) else { continue };
+            let letter = mail.get_mut(ticket).and_then(|mail| mail.take_if(|mail| matches!(mail, Mail::Letter(..))));
+            let Some(Mail::Letter(letter, tries)) = letter else { continue };
             match answer {
                 Answer::Accept(Ok(Accepted::New { ids, first })) => {
-                    let ids: Vec<TaskId> =
-                        ids.iter().map(|id| if let PublicId::Id(id) = id { *id } else { first.header.id() }).collect();
+                    let ids = ids_of(&ids, first.header.id());
                     self.clients.known.extend(&ids);
                     self.acknowledged(now, &letter, ids.iter().map(|id| id.key).collect());
                     // The answer is lost on its way, and the client asks again.
-                    if self.chance.below(20) == 0 && letter.may_be_repeated() {
-                        self.again(letter, tries);
-                    }
+                    let lost = letter.may_be_repeated() && self.chance.below(20) == 0;
+                    lost.then(|| self.again(letter, tries));
                 }
                 Answer::Accept(Ok(Accepted::Repeat { range, .. })) => {
                     let keys = (0..range.count).map(|place| range.first.offset(place)).collect();
@@ -321,4 +319,10 @@ impl World {
             }
         }
     }
+}
+
+/// The ids that we gave; a client's own name only ever stands alone, for the first task.
+fn ids_of(told: &[PublicId], first: TaskId) -> Vec<TaskId> {
+    let id = |id: &PublicId| if let PublicId::Id(id) = id { *id } else { first };
+    told.iter().map(id).collect()
 }
