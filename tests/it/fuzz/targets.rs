@@ -45,7 +45,8 @@ pub(super) fn names(input: &[u8]) {
 
 /// A URL that the default policy accepts names no address that is not public, however it is spelt.
 pub(super) fn urls(input: &[u8]) {
-    let policy = EgressPolicy::new(&EgressConfig { http: true, loopback: false, ..EgressConfig::default() }, Vec::new());
+    let policy =
+        EgressPolicy::new(&EgressConfig { http: true, loopback: false, ..EgressConfig::default() }, Vec::new());
     public(input, |url| policy.check_url(url).is_ok());
 }
 
