@@ -271,8 +271,8 @@ async fn stop(mut chance: Chance, phase: watch::Sender<Phase>, mut progress: wat
 }
 
 /// One scene from one seed, and what was seen.
-fn scene(seed: u64, lies: bool) -> Seen {
-    let mut chance = Chance::from_seed(seed);
+fn scene(drawn_from: u64, lies: bool) -> Seen {
+    let mut chance = Chance::from_seed(drawn_from);
     let mut part = || Chance::from_seed(chance.draw());
     let (clock, hand) = Clock::manual(WallMs::new(1_790_000_000_000));
     let store = Arc::new(Slow { inner: MemoryStore::new(), lies, chance: Mutex::new(part()) });
@@ -323,9 +323,9 @@ fn judge(seen: &mut Seen, store: &Slow) {
 #[test]
 fn whatever_future_goes_first_every_call_is_answered_and_no_settlement_is_lost() {
     let (mut answered, mut accepted, mut settled, mut failed) = (0, 0, 0, 0);
-    for seed in seed()..seed() + orders() {
-        let seen = scene(seed, false);
-        assert!(seen.violations.is_empty(), "seed {seed}: {:#?}", seen.violations);
+    for number in seed()..seed() + orders() {
+        let seen = scene(number, false);
+        assert!(seen.violations.is_empty(), "seed {number}: {:#?}", seen.violations);
         answered += seen.answered;
         accepted += seen.accepted.len();
         settled += seen.settled.len();
