@@ -79,6 +79,8 @@ async fn pauses(mut times: u64) {
 /// The memory store with commits that take their time, before and after they are done.
 struct Slow {
     inner: MemoryStore,
+    /// It says that a commit is done, and does nothing.
+    lies: bool,
     chance: Mutex<Chance>,
 }
 
@@ -96,6 +98,9 @@ impl Store for Slow {
     fn commit(&self, changes: Vec<Change>) -> Later<'_, Result<(), CommitError>> {
         Box::pin(async move {
             pauses(self.draw(6)).await;
+            if self.lies {
+                return Ok(());
+            }
             let fault = match self.draw(30) {
                 0 => Some(CommitFault::UnknownApplied),
                 1 => Some(CommitFault::UnknownLost),
@@ -266,11 +271,11 @@ async fn stop(mut chance: Chance, phase: watch::Sender<Phase>, mut progress: wat
 }
 
 /// One scene from one seed, and what was seen.
-fn scene(seed: u64) -> Seen {
-    let mut chance = Chance::from_seed(seed);
+fn scene(drawn_from: u64, lies: bool) -> Seen {
+    let mut chance = Chance::from_seed(drawn_from);
     let mut part = || Chance::from_seed(chance.draw());
     let (clock, hand) = Clock::manual(WallMs::new(1_790_000_000_000));
-    let store = Arc::new(Slow { inner: MemoryStore::new(), chance: Mutex::new(part()) });
+    let store = Arc::new(Slow { inner: MemoryStore::new(), lies, chance: Mutex::new(part()) });
     let seen = Mutex::new(Seen::default());
     let shared: Arc<dyn Store> = store.clone();
     let (config, drawn, mut opened) = (Config::default(), part(), None);
@@ -318,9 +323,9 @@ fn judge(seen: &mut Seen, store: &Slow) {
 #[test]
 fn whatever_future_goes_first_every_call_is_answered_and_no_settlement_is_lost() {
     let (mut answered, mut accepted, mut settled, mut failed) = (0, 0, 0, 0);
-    for seed in seed()..seed() + orders() {
-        let seen = scene(seed);
-        assert!(seen.violations.is_empty(), "seed {seed}: {:#?}", seen.violations);
+    for number in seed()..seed() + orders() {
+        let seen = scene(number, false);
+        assert!(seen.violations.is_empty(), "seed {number}: {:#?}", seen.violations);
         answered += seen.answered;
         accepted += seen.accepted.len();
         settled += seen.settled.len();
@@ -335,11 +340,16 @@ fn whatever_future_goes_first_every_call_is_answered_and_no_settlement_is_lost()
     );
 }
 
+#[test]
+fn a_store_that_says_done_and_does_nothing_is_caught() {
+    assert!((0..20).all(|seed| !scene(seed, true).violations.is_empty()), "a lie went unnoticed");
+}
+
 #[cfg(feature = "sabotage")]
 #[test]
 fn an_answer_before_its_commit_is_caught() {
     use sendoff::sabotage::{Sin, on_this_thread};
     let caught =
-        (0..20).any(|seed| on_this_thread(Sin::AcknowledgeBeforeCommit, || !scene(seed).violations.is_empty()));
+        (0..20).any(|seed| on_this_thread(Sin::AcknowledgeBeforeCommit, || !scene(seed, false).violations.is_empty()));
     assert!(caught, "an answer before its commit went unnoticed");
 }

@@ -284,9 +284,8 @@ fn waits(wrong: Wrong) {
             if shuttle::rand::thread_rng().gen_bool(0.1) {
                 // Its checkpoint fails, and it ends.
                 gone.store(true, Ordering::SeqCst);
-                if wrong != Wrong::GoesSilently {
-                    asked.stop();
-                }
+                // Without the stop, whoever waits would wait for ever.
+                drop((wrong != Wrong::GoesSilently).then(|| asked.stop()));
                 return;
             }
             let now = source.load(Ordering::SeqCst);
@@ -331,19 +330,7 @@ fn reads(wrong: Wrong) {
             let (readers, reading, closed) = (Arc::clone(&readers), Arc::clone(&reading), Arc::clone(&closed));
             thread::spawn(move || {
                 for _ in 0..2 {
-                    let late = closed.load(Ordering::SeqCst);
-                    let Some(lent) = future::block_on(Arc::clone(&readers).lend()) else {
-                        // Either it was closed, or a permit came without a connection.
-                        assert!(!future::block_on(readers.close(2)), "refused while it is open");
-                        continue;
-                    };
-                    assert!(!late, "lent after it was closed");
-                    let conn = lent.conn().expect("a loan has a connection");
-                    assert!(!conn.swap(true, Ordering::SeqCst), "two reads on one connection");
-                    reading.fetch_add(1, Ordering::SeqCst);
-                    thread::yield_now();
-                    reading.fetch_sub(1, Ordering::SeqCst);
-                    conn.store(false, Ordering::SeqCst);
+                    read_once(&readers, &reading, &closed);
                 }
             })
         })
@@ -356,6 +343,22 @@ fn reads(wrong: Wrong) {
     for thread in threads {
         thread.join().unwrap();
     }
+}
+
+fn read_once(readers: &Arc<Readers<Arc<AtomicBool>>>, reading: &AtomicU64, closed: &AtomicBool) {
+    let late = closed.load(Ordering::SeqCst);
+    let Some(lent) = future::block_on(Arc::clone(readers).lend()) else {
+        // Either it was closed, or a permit came without a connection.
+        assert!(!future::block_on(readers.close(2)), "refused while it is open");
+        return;
+    };
+    assert!(!late, "lent after it was closed");
+    let conn = lent.conn().expect("a loan has a connection");
+    assert!(!conn.swap(true, Ordering::SeqCst), "two reads on one connection");
+    reading.fetch_add(1, Ordering::SeqCst);
+    thread::yield_now();
+    reading.fetch_sub(1, Ordering::SeqCst);
+    conn.store(false, Ordering::SeqCst);
 }
 
 #[test]
