@@ -16,6 +16,8 @@ mod delivery;
 #[cfg(test)]
 mod dev;
 #[cfg(test)]
+mod egress;
+#[cfg(test)]
 mod expiry;
 #[cfg(test)]
 mod first_run;
