@@ -96,11 +96,13 @@ pub(crate) fn inner(address: IpAddr) -> Vec<IpAddr> {
     let found = match v6.segments() {
         // The unspecified and the loopback address are not meant.
         [0, 0, 0, 0, 0, 0, 0, _] => Vec::new(),
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => vec![v4(high, low)],
         [0x64, 0xff9b, 1, ..] => in_local_nat64(v6),
-        [0x64, 0xff9b, _, _, _, _, high, low] | [0x2002, high, low, ..] => vec![v4(high, low)],
         [0x2001, 0, server_high, server_low, _, _, high, low] => vec![v4(server_high, server_low), v4(!high, !low)],
-        [_, _, _, _, 0 | 0x0200, 0x5efe, high, low] => vec![v4(high, low)],
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, _, _, _, _, high, low]
+        | [0x2002, high, low, ..]
+        | [_, _, _, _, 0 | 0x0200, 0x5efe, high, low] => vec![v4(high, low)],
         _ => Vec::new(),
     };
     found.into_iter().map(IpAddr::V4).collect()
