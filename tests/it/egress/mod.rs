@@ -57,8 +57,8 @@ async fn no_spelling_of_a_forbidden_address_is_called() {
         let door = at_the_door(&rig, url);
         // As if it had been accepted under another configuration: the worker asks again.
         let outcome = rig.call(json!({"url": url})).await;
-        let named = outcome.error.as_deref().is_some_and(|error| error.contains(&format!("rule `{rule}`")));
-        if door != Some(rule) || outcome.class.as_str() != "egress_refused" || !named {
+        let says_why = outcome.error.as_deref().is_some_and(|error| error.contains(&format!("rule `{rule}`")));
+        if door != Some(rule) || outcome.class.as_str() != "egress_refused" || !says_why {
             wrong.push((url, rule, door, outcome.class, outcome.error));
         }
     }
