@@ -19,7 +19,7 @@ pub(crate) const LOOPBACK: &str = "loopback";
 
 /// From the IANA IPv4 special-purpose registry (RFC 6890), and the addresses under which clouds hand out credentials.
 /// The first that fits names the rule.
-const V4: [([u8; 4], u8, &str); 24] = [
+const V4: [([u8; 4], u8, &str); 25] = [
     ([169, 254, 169, 254], 32, "metadata"), // AWS, Azure, Google, and most others
     ([169, 254, 170, 2], 32, "metadata"),   // AWS ECS task credentials
     ([169, 254, 170, 23], 32, "metadata"),  // AWS EKS pod identity
@@ -37,6 +37,7 @@ const V4: [([u8; 4], u8, &str); 24] = [
     ([192, 31, 196, 0], 24, "reserved"),
     ([192, 52, 193, 0], 24, "reserved"),
     ([192, 88, 99, 0], 24, "reserved"),
+    ([192, 175, 48, 0], 24, "reserved"),
     ([192, 0, 2, 0], 24, "documentation"),
     ([198, 51, 100, 0], 24, "documentation"),
     ([203, 0, 113, 0], 24, "documentation"),
@@ -47,7 +48,7 @@ const V4: [([u8; 4], u8, &str); 24] = [
 ];
 
 /// From the IANA IPv6 special-purpose registry. What lies outside `2000::/3` and is not named here is reserved.
-const V6: [([u16; 8], u8, &str); 13] = [
+const V6: [([u16; 8], u8, &str); 14] = [
     ([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128, "metadata"), // AWS
     ([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23], 128, "metadata"),  // AWS EKS pod identity
     ([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128, "metadata"),  // Google
@@ -61,6 +62,7 @@ const V6: [([u16; 8], u8, &str); 13] = [
     ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32, "documentation"),
     ([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20, "documentation"),
     ([0x2001, 0, 0, 0, 0, 0, 0, 0], 23, "reserved"), // protocol assignments, Teredo among them
+    ([0x2620, 0x4f, 0x8000, 0, 0, 0, 0, 0], 48, "reserved"),
 ];
 
 /// The block that `address` lies in, if it is not plain public space. Looks at the outer address only: see [`inner`].
@@ -87,20 +89,31 @@ fn block_v6(v6: Ipv6Addr) -> Option<Block> {
     Some(Block { net: IpNet::V6(Ipv6Net::from(v6)), rule: "reserved" })
 }
 
-/// The IPv4 addresses that packets to `address` would end at: IPv4-mapped, IPv4-compatible, NAT64 (RFC 6052), 6to4
-/// (RFC 3056) and Teredo (RFC 4380: server and client) addresses carry one.
+/// The IPv4 addresses that packets to `address` would end at: IPv4-mapped, IPv4-compatible, IPv4-translated (RFC 2765),
+/// NAT64 (RFC 6052), 6to4 (RFC 3056), Teredo (RFC 4380: server and client) and ISATAP (RFC 5214) addresses carry one.
 pub(crate) fn inner(address: IpAddr) -> Vec<IpAddr> {
     let IpAddr::V6(v6) = address else { return Vec::new() };
     let found = match v6.segments() {
         // The unspecified and the loopback address are not meant.
         [0, 0, 0, 0, 0, 0, 0, _] => Vec::new(),
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, _, _, _, _, high, low] | [0x2002, high, low, ..] => {
-            vec![v4(high, low)]
-        }
+        [0x64, 0xff9b, 1, ..] => in_local_nat64(v6),
         [0x2001, 0, server_high, server_low, _, _, high, low] => vec![v4(server_high, server_low), v4(!high, !low)],
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, _, _, _, _, high, low]
+        | [0x2002, high, low, ..]
+        | [_, _, _, _, 0 | 0x0200, 0x5efe, high, low] => vec![v4(high, low)],
         _ => Vec::new(),
     };
     found.into_iter().map(IpAddr::V4).collect()
+}
+
+/// `64:ff9b:1::/48` is divided as its network likes (RFC 8215), so the address can stand at four places (RFC 6052,
+/// section 2.2; the ninth byte is skipped). Each is looked at; one that starts with zeros is the padding of another.
+fn in_local_nat64(v6: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let [_, _, _, _, _, _, b6, b7, _, b9, b10, b11, b12, b13, b14, b15] = v6.octets();
+    let places = [[b6, b7, b9, b10], [b7, b9, b10, b11], [b9, b10, b11, b12], [b12, b13, b14, b15]];
+    places.into_iter().map(Ipv4Addr::from).filter(|place| place.octets()[0] != 0).collect()
 }
 
 fn v4(high: u16, low: u16) -> Ipv4Addr {
@@ -182,6 +195,11 @@ mod tests {
             ("64:ff9b::10.0.0.1", vec!["10.0.0.1"]),
             ("2002:7f00:1::", vec!["127.0.0.1"]),
             ("2001:0:0a00:1::80ff:fffe", vec!["10.0.0.1", "127.0.0.1"]),
+            ("::ffff:0:10.0.0.1", vec!["10.0.0.1"]),
+            ("2606:4700::5efe:10.0.0.1", vec!["10.0.0.1"]),
+            ("2606:4700::200:5efe:10.0.0.1", vec!["10.0.0.1"]),
+            ("64:ff9b:1::10.0.0.1", vec!["10.0.0.1"]),
+            ("64:ff9b:1:7f01:2:300::", vec!["127.1.2.3", "1.2.3.0", "2.3.0.0"]),
             ("2606:4700::1111", vec![]),
             ("::1", vec![]),
             ("10.0.0.1", vec![]),

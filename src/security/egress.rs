@@ -14,7 +14,15 @@ use super::address::{self, LOOPBACK};
 use crate::config::EgressConfig;
 
 /// Names under which clouds hand out credentials; refused like the addresses behind them.
-const METADATA_HOSTS: [&str; 3] = ["metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"];
+const METADATA_HOSTS: [&str; 7] = [
+    "metadata",
+    "metadata.google.internal",
+    "metadata.goog",
+    "instance-data",
+    "instance-data.ec2.internal",
+    "metadata.azure.internal",
+    "metadata.tencentyun.com",
+];
 
 /// Why a target may not be called.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -103,8 +111,9 @@ impl EgressPolicy {
     }
 
     fn check_name(&self, name: &str, port: u16) -> Result<(), Refusal> {
-        if plain(name) == "localhost" {
-            // RFC 6761, section 6.3: it is loopback, whoever resolves it.
+        let plain = plain(name);
+        if plain == "localhost" || plain.ends_with(".localhost") {
+            // RFC 6761, section 6.3: they are loopback, whoever resolves them.
             return self.check_addrs(name, port, &[Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
         self.check_host(name)
@@ -187,9 +196,10 @@ fn allow_line(net: IpNet) -> String {
     format!("egress.allow: [\"{net}\"]")
 }
 
-/// A host name as the lists hold it: lower case, without the root's dot.
+/// A host name as the lists hold it: lower case, without the root's dot. More dots than one name nothing else, and are
+/// no way around `egress.deny`.
 fn plain(host: &str) -> String {
-    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+    host.trim_end_matches('.').to_ascii_lowercase()
 }
 
 fn names(list: &[String], host: &str) -> bool {
@@ -227,6 +237,7 @@ mod tests {
             ("http://0177.0.0.1/", "loopback"),
             ("http://localhost/", "loopback"),
             ("http://LOCALHOST./", "loopback"),
+            ("http://any.thing.localhost/", "loopback"),
             ("http://[::1]/", "loopback"),
             ("http://[::ffff:169.254.169.254]/", "metadata"),
             ("http://[64:ff9b::10.0.0.1]/", "private"),
@@ -289,6 +300,7 @@ mod tests {
         assert_eq!(url(&policy, "http://10.9.2.3/"), Err("deny"));
         assert_eq!(url(&policy, "http://[::ffff:8.8.8.8]/"), Err("deny"));
         assert_eq!(url(&policy, "http://BAD.example./"), Err("deny"));
+        assert_eq!(url(&policy, "http://bad.example../"), Err("deny"));
         assert_eq!(addrs("inside.example", "192.168.1.1"), Ok(()));
         assert_eq!(addrs("outside.example", "192.168.1.1").unwrap_err().0, "private");
         let denied = addrs("inside.example", "10.9.0.1").unwrap_err();

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::{fs, io};
+use std::{fmt, fs, io};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Client};
@@ -57,11 +57,35 @@ pub enum ClientsError {
     Build(#[source] reqwest::Error),
 }
 
+/// Who knows the addresses of host names. Every answer of it is checked against the policy.
+pub trait Names: fmt::Debug + Send + Sync {
+    /// Looks `host` up; with port 0, as the client takes the URL's. May block: it is called on a
+    /// thread for that.
+    fn addresses(&self, host: &str) -> io::Result<Vec<SocketAddr>>;
+}
+
+/// The operating system: its hosts file, its name servers.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemNames;
+
+impl Names for SystemNames {
+    fn addresses(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
+        (host, 0).to_socket_addrs().map(Iterator::collect)
+    }
+}
+
 /// Gives out the clients that call targets. Cheap to ask, to be shared in an [`Arc`].
 #[derive(Debug)]
 pub struct OutgoingClients {
     current: RwLock<Arc<Current>>,
-    lookups: Arc<Semaphore>,
+    lookups: Lookups,
+}
+
+/// Where names are looked up, and how many at one time.
+#[derive(Debug, Clone)]
+struct Lookups {
+    names: Arc<dyn Names>,
+    permits: Arc<Semaphore>,
 }
 
 /// Clients that are ready to be used, and not used yet.
@@ -86,9 +110,18 @@ struct Current {
 }
 
 impl OutgoingClients {
-    /// Clients under `config`, for a server that listens on `own`.
+    /// Clients under `config`, for a server that listens on `own`; names are looked up as the operating system does.
     pub fn new(config: &EgressConfig, own: Vec<SocketAddr>) -> Result<Self, ClientsError> {
-        let lookups = Arc::new(Semaphore::new(limits::DNS_LOOKUPS_MAX));
+        Self::with_names(config, own, Arc::new(SystemNames))
+    }
+
+    /// The same, with names looked up by `names`.
+    pub fn with_names(
+        config: &EgressConfig,
+        own: Vec<SocketAddr>,
+        names: Arc<dyn Names>,
+    ) -> Result<Self, ClientsError> {
+        let lookups = Lookups { names, permits: Arc::new(Semaphore::new(limits::DNS_LOOKUPS_MAX)) };
         let certificates = read_files(&config.ca_files)?;
         let current = RwLock::new(Arc::new(Current::build(config, own, certificates, &lookups)?));
         Ok(Self { current, lookups })
@@ -136,12 +169,12 @@ impl Current {
         config: &EgressConfig,
         own: Vec<SocketAddr>,
         certificates: Vec<Vec<u8>>,
-        lookups: &Arc<Semaphore>,
+        lookups: &Lookups,
     ) -> Result<Self, ClientsError> {
         let policy = Arc::new(EgressPolicy::new(config, own).with_local(is_local));
         let trusted = parse_certificates(&config.ca_files, &certificates)?;
         let client = |port| {
-            let resolver = GuardedResolver { policy: Arc::clone(&policy), port, lookups: Arc::clone(lookups) };
+            let resolver = GuardedResolver { policy: Arc::clone(&policy), port, lookups: lookups.clone() };
             build_client(resolver, trusted.clone())
         };
         let general = client(0)?;
@@ -191,20 +224,20 @@ fn is_local(address: IpAddr) -> bool {
     UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
 }
 
-/// Asks the operating system, then the policy.
+/// Asks whoever knows the names, then the policy.
 struct GuardedResolver {
     policy: Arc<EgressPolicy>,
     /// The port that will be connected to, where it matters; otherwise 0.
     port: u16,
-    lookups: Arc<Semaphore>,
+    lookups: Lookups,
 }
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (policy, port, lookups) = (Arc::clone(&self.policy), self.port, Arc::clone(&self.lookups));
+        let (policy, port, lookups) = (Arc::clone(&self.policy), self.port, self.lookups.clone());
         Box::pin(async move {
             let host = name.as_str().to_owned();
-            let found = look_up(host.clone(), lookups).await?;
+            let found = lookups.addresses(host.clone()).await?;
             let addrs: Vec<IpAddr> = found.iter().map(SocketAddr::ip).collect();
             policy.check_addrs(&host, port, &addrs)?;
             let found: Addrs = Box::new(found.into_iter());
@@ -213,20 +246,22 @@ impl Resolve for GuardedResolver {
     }
 }
 
-/// A lookup keeps its thread, and so its permit, until the operating system answers, even when the attempt that wanted
-/// it has long been given up: a dead name server must not take the threads that everybody else needs.
-async fn look_up(host: String, lookups: Arc<Semaphore>) -> io::Result<Vec<SocketAddr>> {
-    let permit = lookups.acquire_owned().await.map_err(io::Error::other)?;
-    let lookup = tokio::task::spawn_blocking(move || {
-        let found = (host.as_str(), 0).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
-        drop(permit);
-        found
-    });
-    let found = lookup.await.map_err(io::Error::other)??;
-    if found.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no addresses"));
+impl Lookups {
+    /// A lookup keeps its thread, and so its permit, until it is answered, even when the attempt that wanted it has long
+    /// been given up: a dead name server must not take the threads that everybody else needs.
+    async fn addresses(self, host: String) -> io::Result<Vec<SocketAddr>> {
+        let permit = self.permits.acquire_owned().await.map_err(io::Error::other)?;
+        let lookup = tokio::task::spawn_blocking(move || {
+            let found = self.names.addresses(&host);
+            drop(permit);
+            found
+        });
+        let found = lookup.await.map_err(io::Error::other)??;
+        if found.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no addresses"));
+        }
+        Ok(found)
     }
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -260,7 +295,7 @@ mod tests {
         let own = listener.local_addr().unwrap();
         let clients = OutgoingClients::new(&config(), vec![own]).unwrap();
         let resolver = |port| {
-            let (policy, lookups) = (clients.policy(), Arc::clone(&clients.lookups));
+            let (policy, lookups) = (clients.policy(), clients.lookups.clone());
             GuardedResolver { policy, port, lookups }.resolve("localhost".parse().unwrap())
         };
         assert!(resolver(0).await.is_ok(), "another port");

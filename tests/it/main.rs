@@ -18,6 +18,8 @@ mod delivery;
 #[cfg(test)]
 mod dev;
 #[cfg(test)]
+mod egress;
+#[cfg(test)]
 mod expiry;
 #[cfg(test)]
 mod failed_sync;

@@ -29,7 +29,7 @@ mod tls;
 const NOON: &str = "2026-11-24T12:00:00.000Z";
 
 /// A pool with one lease at a time, on a clock that stands still.
-struct Rig {
+pub(crate) struct Rig {
     hand: ManualClock,
     leases: mpsc::Sender<Lease>,
     settles: mpsc::Receiver<Settlement>,
@@ -49,7 +49,12 @@ impl Rig {
 
     fn with(config: &EgressConfig) -> Self {
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-        let clients = Arc::new(OutgoingClients::new(config, Vec::new()).unwrap());
+        Self::over(OutgoingClients::new(config, Vec::new()).unwrap())
+    }
+
+    /// A rig that calls out through `clients`.
+    pub(crate) fn over(clients: OutgoingClients) -> Self {
+        let clients = Arc::new(clients);
         let http: Arc<dyn Handler> = Arc::new(HttpHandler::new(Arc::clone(&clients)));
         let handlers = Arc::new(
             Handlers::default().with(task_type("http_request"), http).with(task_type("panics"), Arc::new(Panics)),
@@ -77,11 +82,18 @@ impl Rig {
         self.settled().await.outcome
     }
 
-    async fn call(&mut self, payload: Value) -> Outcome {
+    /// One attempt of an `http_request`.
+    pub(crate) async fn call(&mut self, payload: Value) -> Outcome {
         self.run(work("http_request", &payload.to_string())).await
     }
 
-    fn check(&self, payload: &Value) -> Result<LaneName, CheckError> {
+    /// Puts another policy in force.
+    pub(crate) fn replace(&self, config: &EgressConfig) {
+        self.clients.replace(self.clients.prepare(config).unwrap().expect("another policy"));
+    }
+
+    /// What is seen at `POST`.
+    pub(crate) fn check(&self, payload: &Value) -> Result<LaneName, CheckError> {
         self.handlers.check(&task_type("http_request"), payload.to_string().as_bytes())
     }
 }
