@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::keys::Keys;
 use super::{App, Facts, chain, wiring};
 use crate::api::server::{Limits, Server, Surroundings};
-use crate::api::{Api, Caller, Wiring};
+use crate::api::{Api, Wiring};
 use crate::clock::{Chance, Clock};
 use crate::config::Config;
 use crate::logging::event::Ready;
@@ -49,6 +50,9 @@ pub enum StartError {
     /// What the dead process left open could not be closed.
     #[error("failed to recover: {why}", why = chain(.0))]
     Recover(#[source] Fatal),
+    /// The API keys could not be read.
+    #[error("failed to read the API keys: {why}", why = chain(.0))]
+    Keys(#[source] StoreError),
     /// No admin key.
     #[error("failed to set up the admin key: {0}")]
     Key(#[from] AdminKeyError),
@@ -67,7 +71,7 @@ impl StartError {
     /// The exit code of `sysexits.h` that says what kind of help is needed: 74 for the store, 78 for settings.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Store { .. } | Self::Recover(_) => 74,
+            Self::Store { .. } | Self::Recover(_) | Self::Keys(_) => 74,
             Self::Key(_) | Self::Tls(_) | Self::Clients(_) => 78,
             Self::Listen { .. } | Self::Serve(_) => 1,
         }
@@ -108,6 +112,8 @@ impl App {
         for event in events {
             event.emit(&telemetry);
         }
+        let keys =
+            Keys::load(&key, Arc::clone(&store), clock.clone(), telemetry.clone()).await.map_err(StartError::Keys)?;
         let (engine, ports) = Engine::new(machine, Arc::clone(&store), clock.clone(), telemetry.clone());
         let pool = Pool::start(Arc::clone(&handlers), clock.clone(), ports.leases, ports.settles);
         #[expect(clippy::disallowed_methods, reason = "this is the composition root; `stop` awaits the engine's end")]
@@ -120,7 +126,9 @@ impl App {
             clock: clock.clone(),
             chance,
             check_payload: Arc::new(move |task_type, payload| wiring::check(&handlers, task_type, payload)),
-            authenticate: Arc::new(move |presented| key.verify(presented).then(|| Caller { id: Arc::from(key.id()) })),
+            authenticate: keys.authenticate(),
+            keys: keys.ring(),
+            change_keys: keys.change(),
             metrics: wiring::metrics_text(&telemetry),
             ready: wiring::is_set(&ready),
             on_access: wiring::on_access(&telemetry),
@@ -153,6 +161,8 @@ impl App {
             metrics_server,
             tls,
             renewal,
+            key_uses: keys.keep_uses_regularly(),
+            keys,
             clients,
             payload_bytes_max,
             engine,

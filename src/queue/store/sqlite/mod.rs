@@ -3,6 +3,7 @@
 //! One thread writes (`writer` → `commit`), one writes the log back (`checkpoint`), a few connections read on blocking
 //! threads (`read`). Rows carry their own checksums (`record`), because SQLite's pages carry none.
 
+mod api_key;
 mod checkpoint;
 mod commit;
 mod disk;
@@ -26,11 +27,12 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::clock::Clock;
+use crate::security::api_key::KeyRecord;
 use crate::task::{TaskKey, TaskRef};
 
 use super::{
-    Change, CommitError, Gathered, Later, ListPage, ListQuery, OldestEnded, Pressure, Recovered, Recovery, Row, Store,
-    StoreError, TaskRecord, UniqueId,
+    Change, CommitError, Damage, Gathered, Later, ListPage, ListQuery, OldestEnded, Pressure, Recovered, Recovery, Row,
+    Store, StoreError, TaskRecord, UniqueId,
 };
 use checkpoint::Requests;
 use disk::Disk;
@@ -221,6 +223,10 @@ impl Store for SqliteStore {
 
     fn oldest_ended(&self, query: OldestEnded) -> Later<'_, Result<Vec<Row>, StoreError>> {
         self.read(move |reading| reading.oldest_ended(&query))
+    }
+
+    fn api_keys(&self) -> Later<'_, Result<Vec<Result<KeyRecord, Damage>>, StoreError>> {
+        self.read(|reading| reading.api_keys())
     }
 
     fn pressure(&self) -> Pressure {
