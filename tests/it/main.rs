@@ -20,6 +20,8 @@ mod expiry;
 #[cfg(test)]
 mod first_run;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod openapi;
