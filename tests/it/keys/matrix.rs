@@ -170,7 +170,8 @@ async fn each_scope_allows_what_it_is_for_and_nothing_else() {
             let (_, key) = key(&server, &[held]).await;
             for operation in operations(&document) {
                 let needed = operation.scope.as_deref();
-                let allowed = needed.is_none_or(|needed| needed == scope || (needed, scope) == ("read", "read_payload"));
+                let allowed =
+                    needed.is_none_or(|needed| needed == scope || (needed, scope) == ("read", "read_payload"));
                 let answer = stage.call(&operation, |request| request.bearer_auth(&key)).await;
                 let place = format!("{} with {held}: {:?}", operation.id, answer.body);
                 if allowed {

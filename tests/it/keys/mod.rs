@@ -70,7 +70,9 @@ async fn lists_have_what_the_caller_may_see_page_by_page() {
     let server = server().await;
     for n in 0..6 {
         let queue = ["default", "mail", "other"][n % 3];
-        server.create("http://127.0.0.1:9/", &json!({"queue": queue, "delay": "1h", "task_id": format!("t:{n}")})).await;
+        server
+            .create("http://127.0.0.1:9/", &json!({"queue": queue, "delay": "1h", "task_id": format!("t:{n}")}))
+            .await;
     }
     let client = holder(&server, &["read:mail*", "read:default"]).await;
     let (mut seen, mut cursor) = (Vec::new(), String::new());
@@ -106,7 +108,10 @@ async fn who_may_see_is_refused_and_who_may_not_is_told_nothing() {
     let task = |queue: &str| crate::support::server::task("http://127.0.0.1:9/", &json!({"queue": queue}));
     let (known, unknown) = (sender.post("/tasks", &task("mail")).await, sender.post("/tasks", &task("mael")).await);
     assert_eq!((refusal(&known), refusal(&unknown)), ((422, "unknown_queue"), (422, "unknown_queue")));
-    assert_eq!(known.body["detail"].as_str().unwrap().replace("mail", "mael"), unknown.body["detail"].as_str().unwrap());
+    assert_eq!(
+        known.body["detail"].as_str().unwrap().replace("mail", "mael"),
+        unknown.body["detail"].as_str().unwrap()
+    );
     let batch = sender.post("/tasks/batch", &json!([task("other"), task("mail")])).await;
     assert_eq!((refusal(&batch), &batch.body["errors"][0]["pointer"]), ((422, "unknown_queue"), &json!("/1/queue")));
 }
@@ -148,7 +153,10 @@ async fn guessing_is_slowed_down_and_a_correct_key_is_never_locked_out() {
         assert_eq!(refusal(&stranger.get("/tasks").await), (401, "unauthenticated"));
     }
     let limited = stranger.get("/tasks").await;
-    assert_eq!((refusal(&limited), &limited.headers["retry-after"]), ((429, "auth_rate_limited"), &"2".parse().unwrap()));
+    assert_eq!(
+        (refusal(&limited), &limited.headers["retry-after"]),
+        ((429, "auth_rate_limited"), &"2".parse().unwrap())
+    );
     assert_eq!(server.client.get("/tasks").await.status, 200, "from the same address");
     server.hand().advance(Duration::from_secs(2));
     assert_eq!(stranger.get("/tasks").await.status, 401, "Retry-After keeps its word");

@@ -326,7 +326,10 @@ async fn sqlite_lets_nobody_in_by_a_damaged_key_and_keeps_the_others() {
         commit(&store, vec![Change::key_created(key("aaaaaaaa")), Change::key_created(key("bbbbbbbb"))]).await;
         meddle(dir.path(), &format!("UPDATE api_key SET {damage} WHERE id = 'aaaaaaaa'"));
         let found = store.api_keys().await.unwrap();
-        assert!(found[0].as_ref().is_err_and(|damage| damage.to_string().starts_with("API key aaaaaaaa: ")), "{damage}");
+        assert!(
+            found[0].as_ref().is_err_and(|damage| damage.to_string().starts_with("API key aaaaaaaa: ")),
+            "{damage}"
+        );
         assert_eq!(found[1], Ok(key("bbbbbbbb")), "{damage}");
     }
 }
