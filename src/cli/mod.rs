@@ -66,7 +66,7 @@ Examples:
 
 Exit codes:
   0 done            3 not found               6 no answer from the server
-  1 failed          4 key refused             7 only partly done
+  1 failed          4 no or unknown API key   7 only partly done
   2 wrong usage     5 conflict               74 the store: disk failed, damaged, or in use
                                              78 the configuration is not valid
 
