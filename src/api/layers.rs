@@ -66,12 +66,11 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
-    let mut response = match authorize(&caller, &request) {
-        Ok(()) => {
-            request.extensions_mut().insert(caller.clone());
-            next.run(request).await
-        }
-        Err(refusal) => refusal,
+    let mut response = if let Some(refusal) = refusal(&caller, &request) {
+        refusal
+    } else {
+        request.extensions_mut().insert(caller.clone());
+        next.run(request).await
     };
     response.extensions_mut().insert(caller);
     response
@@ -96,20 +95,20 @@ fn caller(api: &Api, request: &Request) -> Result<Caller, Problem> {
     }
 }
 
-/// Whether the caller holds the scope that the operation needs, be it of some queues only. An operation that `router`
-/// names no scope for does not exist; where there is no route at all, the router says so.
-fn authorize(caller: &Caller, request: &Request) -> Result<(), Response> {
+/// The refusal of a caller that does not hold the scope that the operation needs, not even of some queues. An operation
+/// that `router` names no scope for does not exist; where there is no route at all, the router says so.
+fn refusal(caller: &Caller, request: &Request) -> Option<Response> {
     let route = request.extensions().get::<MatchedPath>().map(|path| Prefixed::split(path.as_str()).path);
-    let Some(route) = route.filter(|_| request.method() != Method::OPTIONS) else { return Ok(()) };
+    let route = route.filter(|_| request.method() != Method::OPTIONS)?;
     match needs(request.method(), &route) {
-        Some(scope) if caller.scopes.has(scope) => Ok(()),
-        Some(scope) => Err(Problem::insufficient_scope(scope).into_response()),
+        Some(scope) if caller.scopes.has(scope) => None,
+        Some(scope) => Some(Problem::insufficient_scope(scope).into_response()),
         None => {
             let mut refusal = method_not_allowed(request.method()).into_response();
             if let Ok(allow) = HeaderValue::from_str(&methods(&route)) {
                 refusal.headers_mut().insert(header::ALLOW, allow);
             }
-            Err(refusal)
+            Some(refusal)
         }
     }
 }

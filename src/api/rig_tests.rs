@@ -20,12 +20,11 @@ use crate::queue::store::{
     Change, CommitError, Damage, Gathered, Later, ListPage, ListQuery, OldestEnded, Pressure, Recovered, Recovery, Row,
     Store, StoreError, TaskRecord, UniqueId,
 };
-use crate::security::api_key::{AdminKey, KeyDigest, KeyRecord};
+use crate::security::api_key::{AdminKey, KeyRecord};
 use crate::security::key_ring::KeyRing;
 use crate::security::scope::Scopes;
 use crate::task::header::NameId;
 use crate::task::limits::PAYLOAD_BYTES_DEFAULT;
-use crate::task::name::KeyName;
 use crate::task::outcome::DeadReason;
 use crate::task::{
     Attempt, Body, Header, IdTail, LaneName, OutcomeClass, Priority, QueueName, RetryOverrides, Span, Status, TaskKey,
@@ -33,7 +32,7 @@ use crate::task::{
 };
 
 use super::openapi::contract_tests;
-use super::{Access, Api, Authentication, Caller, CheckPayload, KeyChange, PayloadError, Wiring, router};
+use super::{Access, Api, Authentication, Caller, CheckPayload, PayloadError, Wiring, router};
 
 /// The clock of every test starts here.
 pub(super) fn noon() -> WallMs {
@@ -205,7 +204,6 @@ pub(super) struct Bench {
     pub(super) hand: ManualClock,
     pub(super) asked: Arc<Mutex<Vec<Request>>>,
     pub(super) told: Arc<Mutex<Vec<Access>>>,
-    pub(super) keys_changed: Arc<Mutex<Vec<(KeyChange, Arc<str>)>>>,
     // Ends the scripted engine when dropped.
     _engine: JoinSet<()>,
 }
@@ -221,20 +219,11 @@ fn recognised(key: &str) -> Authentication {
     }
 }
 
-/// A ring with an admin key, and one more with the id `kept0000`.
+/// A ring with an admin key.
 fn ring() -> Arc<KeyRing> {
     let dir = tempfile::tempdir().unwrap();
     let (admin, _) = AdminKey::load_or_create(dir.path()).unwrap();
-    let record = KeyRecord {
-        id: Arc::from("kept0000"),
-        name: KeyName::parse("mail").unwrap(),
-        digest: KeyDigest::of("secret"),
-        scopes: Arc::new(Scopes::parse(["enqueue:mail-*", "read"]).unwrap()),
-        created_at: noon(),
-        expires_at: None,
-        last_used_at: Some(noon()),
-    };
-    Arc::new(KeyRing::new(&admin, vec![record]))
+    Arc::new(KeyRing::new(&admin, Vec::new()))
 }
 
 /// A bench over a shelf of records and an engine that answers with `answer`. It never ends a wait by itself.
@@ -245,8 +234,6 @@ pub(super) fn bench(
     let (commands, mut inbox) = mpsc::channel(16);
     let (clock, hand) = Clock::manual(noon());
     let (asked, told) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
-    let keys_changed = Arc::new(Mutex::new(Vec::new()));
-    let changed = Arc::clone(&keys_changed);
     let (asked_too, told_too) = (Arc::clone(&asked), Arc::clone(&told));
     let mut engine = JoinSet::new();
     engine.spawn(async move {
@@ -271,17 +258,14 @@ pub(super) fn bench(
         check_payload: check(),
         authenticate: Arc::new(|key, _| recognised(key)),
         keys: ring(),
-        change_keys: Arc::new(move |change, by| {
-            changed.lock().unwrap().push((change, by));
-            Box::pin(async { Ok(()) })
-        }),
+        change_keys: Arc::new(|_, _| Box::pin(async { Ok(()) })),
         metrics: Arc::new(|_, _| "# EOF\n".to_owned()),
         ready: Arc::new(|| false),
         on_access: Arc::new(move |access| told_too.lock().unwrap().push(access.clone())),
         payload_bytes_max: Arc::new(|| PAYLOAD_BYTES_DEFAULT),
     };
     let api = Api::new(wiring);
-    Bench { router: router(api.clone()), api, hand, asked, told, keys_changed, _engine: engine }
+    Bench { router: router(api.clone()), api, hand, asked, told, _engine: engine }
 }
 
 /// A bench whose engine must not be asked.

@@ -32,18 +32,23 @@ impl Keys {
     /// Reads the keys that were kept. A damaged one is told of and lets nobody in.
     pub(super) async fn load(
         admin: &AdminKey,
-        store: Arc<dyn Store>,
-        clock: Clock,
-        telemetry: Telemetry,
+        store: &Arc<dyn Store>,
+        clock: &Clock,
+        telemetry: &Telemetry,
     ) -> Result<Self, StoreError> {
         let mut kept = Vec::new();
         for key in store.api_keys().await? {
             match key {
                 Ok(record) => kept.push(record),
-                Err(damage) => KeyDamaged { what: damage.what }.emit(&telemetry),
+                Err(damage) => KeyDamaged { what: damage.what }.emit(telemetry),
             }
         }
-        Ok(Self { ring: Arc::new(KeyRing::new(admin, kept)), store, clock, telemetry })
+        Ok(Self {
+            ring: Arc::new(KeyRing::new(admin, kept)),
+            store: Arc::clone(store),
+            clock: clock.clone(),
+            telemetry: telemetry.clone(),
+        })
     }
 
     /// The keys in force.

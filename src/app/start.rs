@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::keys::Keys;
 use super::{App, Facts, chain, wiring};
-use crate::api::server::{Limits, Server, Surroundings};
+use crate::api::server::{Limits, Server, ServerHandle, Surroundings};
 use crate::api::{Api, Wiring};
 use crate::clock::{Chance, Clock};
 use crate::config::Config;
@@ -112,8 +112,7 @@ impl App {
         for event in events {
             event.emit(&telemetry);
         }
-        let keys =
-            Keys::load(&key, Arc::clone(&store), clock.clone(), telemetry.clone()).await.map_err(StartError::Keys)?;
+        let keys = Keys::load(&key, &store, &clock, &telemetry).await.map_err(StartError::Keys)?;
         let (engine, ports) = Engine::new(machine, Arc::clone(&store), clock.clone(), telemetry.clone());
         let pool = Pool::start(Arc::clone(&handlers), clock.clone(), ports.leases, ports.settles);
         #[expect(clippy::disallowed_methods, reason = "this is the composition root; `stop` awaits the engine's end")]
@@ -135,12 +134,7 @@ impl App {
             payload_bytes_max: wiring::number(&payload_bytes_max),
         });
         let around = Surroundings { limits: Limits::default(), clock: clock.clone(), telemetry: telemetry.clone() };
-        let metrics_server = metrics_listener
-            .map(|listener| Server::start(listener, None, crate::api::metrics_only(api.clone()), around.clone()))
-            .transpose()
-            .map_err(StartError::Serve)?;
-        let rustls = tls.as_ref().map(|tls| Arc::clone(&tls.rustls));
-        let server = Server::start(listener, rustls, crate::api::router(api), around).map_err(StartError::Serve)?;
+        let (server, metrics_server) = serve(&api, (listener, metrics_listener), tls.as_ref(), &around)?;
         ready.store(true, Ordering::Release);
         let now = clock.now();
         let took = now.mono.saturating_sub(began);
@@ -171,6 +165,22 @@ impl App {
             progress: ports.progress,
         })
     }
+}
+
+/// Starts the API on its listener, and metrics on theirs, if they have one.
+fn serve(
+    api: &Api,
+    (listener, metrics_listener): (TcpListener, Option<TcpListener>),
+    tls: Option<&Arc<ServerTls>>,
+    around: &Surroundings,
+) -> Result<(ServerHandle, Option<ServerHandle>), StartError> {
+    let metrics = metrics_listener
+        .map(|listener| Server::start(listener, None, crate::api::metrics_only(api.clone()), around.clone()))
+        .transpose()
+        .map_err(StartError::Serve)?;
+    let rustls = tls.map(|tls| Arc::clone(&tls.rustls));
+    let server = Server::start(listener, rustls, crate::api::router(api.clone()), around.clone());
+    Ok((server.map_err(StartError::Serve)?, metrics))
 }
 
 /// Looks at the certificate once a day: the own CA's leaf lives for months, a server may live for years.

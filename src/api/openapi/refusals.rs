@@ -64,11 +64,10 @@ fn of(operation: &str) -> Option<Vec<&'static [Code]>> {
         "redrive_dead_letters" | "purge_dead_letters" => {
             vec![KEY, QUERY, BODY, &[Code::InvalidFilter], ENGINE, STORE]
         }
-        "list_keys" => vec![KEY, QUERY],
         "get_key" => vec![KEY, QUERY, &[Code::NotFound]],
         "create_key" => vec![KEY, QUERY, BODY, &[Code::InvalidKey, Code::TooManyKeys], KEPT],
         "revoke_key" => vec![KEY, QUERY, &[Code::NotFound, Code::KeyInFile], KEPT],
-        "get_metrics" => vec![KEY, QUERY],
+        "get_metrics" | "list_keys" => vec![KEY, QUERY],
         "get_readiness" => vec![&[Code::NotReady]],
         "get_health" | "get_openapi" | "get_docs" => Vec::new(),
         _ => return None,

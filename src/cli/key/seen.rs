@@ -9,7 +9,8 @@ use crate::cli::output::{Cell, Column, Look, On, Shown};
 #[serde(default)]
 pub(super) struct KeySeen {
     pub(super) id: String,
-    pub(super) name: String,
+    #[serde(rename = "name")]
+    pub(super) purpose: String,
     pub(super) scopes: Vec<String>,
     pub(super) created_at: Option<String>,
     pub(super) expires_at: Option<String>,
@@ -36,7 +37,7 @@ impl Shown for KeySeen {
     }
 
     fn cells(&self, look: &Look) -> Vec<Cell> {
-        let mut cells = vec![Cell::new(&self.id), Cell::new(&self.name), Cell::new(self.scopes.join(" "))];
+        let mut cells = vec![Cell::new(&self.id), Cell::new(&self.purpose), Cell::new(self.scopes.join(" "))];
         for moment in [&self.expires_at, &self.last_used_at, &self.created_at] {
             let moment = moment.as_deref();
             cells.extend([Cell::from(moment.map(|at| look.time(at))), Cell::from(moment)]);

@@ -226,6 +226,10 @@ impl Store for SqliteStore {
     }
 
     fn api_keys(&self) -> Later<'_, Result<Vec<Result<KeyRecord, Damage>>, StoreError>> {
+        #[expect(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the method itself is of one lifetime, and this is for all"
+        )]
         self.read(|reading| reading.api_keys())
     }
 
