@@ -220,7 +220,7 @@ impl Scopes {
                 Some(glob) => globs.push(glob.clone()),
             }
         }
-        Reach::Some(QueueGlobs::from_iter(globs))
+        Reach::Some(globs.into_iter().collect())
     }
 
     /// Each scope as it was given.
@@ -290,7 +290,7 @@ mod tests {
         }
         assert!(held.has(Scope::Read) && !held.has(Scope::Redrive) && !held.has(Scope::Metrics));
         assert_eq!(held.reach(Scope::Manage), Reach::Everywhere);
-        assert_eq!(held.reach(Scope::Redrive), Reach::Some(QueueGlobs::from_iter([])));
+        assert_eq!(held.reach(Scope::Redrive), Reach::Some([].into_iter().collect()));
         let read_only = scopes(&["read"]);
         assert!(!read_only.allow(Scope::ReadPayload, &queue("a")), "reading is not reading payloads");
     }
