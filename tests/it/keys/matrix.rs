@@ -146,7 +146,7 @@ async fn nobody_gets_in_without_a_key_in_force() {
             let answer = answer.await;
             let refused = answer.status == 401;
             assert_eq!(refused, operation.scope.is_some(), "{} with {what}: {:?}", operation.id, answer.body);
-            bodies.extend(Some(nameless(&answer)).filter(|_| refused && credential.is_some()));
+            bodies.extend((refused && credential.is_some()).then(|| nameless(&answer)));
             cells += 1;
         }
     }
