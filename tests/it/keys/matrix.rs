@@ -219,3 +219,42 @@ async fn another_queues_scope_finds_nothing() {
     }
     println!("FIGURES authorization: {cells} cells with the scopes of another queue, 0 unexpected answers");
 }
+
+#[tokio::test]
+async fn every_operation_needs_the_scope_that_the_docs_promise() {
+    let server = server().await;
+    let document = server.client.get("/openapi.json").await.body;
+    let mut found: Vec<_> = operations(&document)
+        .into_iter()
+        .map(|operation| (operation.id, operation.scope.unwrap_or_else(|| "public".to_owned())))
+        .collect();
+    found.sort();
+    let promised = [
+        ("cancel_task", "manage"),
+        ("create_key", "admin"),
+        ("create_task", "enqueue"),
+        ("create_tasks", "enqueue"),
+        ("get_dead_letter", "read"),
+        ("get_docs", "public"),
+        ("get_health", "public"),
+        ("get_key", "admin"),
+        ("get_metrics", "metrics"),
+        ("get_openapi", "public"),
+        ("get_queue", "read"),
+        ("get_readiness", "public"),
+        ("get_task", "read"),
+        ("list_dead_letters", "read"),
+        ("list_keys", "admin"),
+        ("list_queues", "read"),
+        ("list_tasks", "read"),
+        ("pause_queue", "manage"),
+        ("purge_dead_letter", "redrive"),
+        ("purge_dead_letters", "redrive"),
+        ("redrive_dead_letter", "redrive"),
+        ("redrive_dead_letters", "redrive"),
+        ("resume_queue", "manage"),
+        ("revoke_key", "admin"),
+        ("run_task", "manage"),
+    ];
+    assert_eq!(found, promised.map(|(id, scope)| (id.to_owned(), scope.to_owned())));
+}
