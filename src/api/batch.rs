@@ -17,13 +17,14 @@ use crate::queue::store::digest;
 use crate::task::WallMs;
 use crate::task::limits::{BATCH_BYTES_MAX, LINES_PIECE_BYTES};
 
+use super::access::Caller;
 use super::error::Problem;
 use super::extract::{
     Arriving, BatchMedia, Budget, NoQuery, Prefixed, batch_media, idempotency_key, in_time, json_body,
 };
 use super::lines::{Lines, ReadLines};
 use super::openapi::{bodies::NewTasks, parameters, words};
-use super::state::{Api, Caller};
+use super::state::Api;
 use super::tasks::{REPLAYED, idempotency, rules};
 use super::wire_task::batch;
 
@@ -71,8 +72,9 @@ pub(super) async fn create(
         BatchMedia::Array => asked.array(&parts.headers, body).await?,
         BatchMedia::Lines => asked.lines(&parts.headers, body).await?,
     };
+    caller.permit_specs(&read.specs, true).map_err(|problem| problem.on_lines(&read.line_of))?;
     let accept = Accept { specs: read.specs, idempotency: idempotency(&caller, &at, key, read.digest) };
-    match api.queues().accept(accept).await.map_err(|error| Problem::accept(error, true).on_lines(&read.line_of))? {
+    match api.queues().accept(accept).await.map_err(|error| caller.not_accepted(error, true).on_lines(&read.line_of))? {
         Accepted::New { ids, .. } => Ok((StatusCode::CREATED, Body::of(&ids)).into_response()),
         Accepted::Existing { ids } => Ok((StatusCode::OK, [REPLAYED], Body::of(&ids)).into_response()),
         Accepted::Repeat { range, .. } => {

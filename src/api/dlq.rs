@@ -1,17 +1,19 @@
 //! `/dlq`: the dead letters, each with its whole history; put back or delete one, or all that match.
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::queue::command::{BulkAction, QueueView, TaskAction};
 use crate::queue::store::TaskFilter;
+use crate::security::scope::Scope;
 use crate::task::limits::SMALL_BODY_BYTES_MAX;
 use crate::task::{QueueName, Status, TaskType};
 
+use super::access::Caller;
 use super::error::{Code, Problem};
 use super::extract::{NoQuery, Query, TaskInPath, optional_json_body, reason};
 use super::openapi::{bodies, parameters, words};
@@ -43,9 +45,9 @@ pub(super) struct Listed<'a> {
     /// The `cursor` of the page after; `null` when there is none.
     #[schema(required)]
     next: Option<String>,
-    /// Of all dead letters, whatever the filter.
+    /// Of all dead letters that the caller may see, whatever the filter.
     total: u64,
-    /// Of all dead letters, whatever the filter.
+    /// Of all dead letters that the caller may see, whatever the filter.
     counts: Vec<DeadCount<'a>>,
 }
 
@@ -56,13 +58,19 @@ pub(super) struct Listed<'a> {
     params(parameters::DeadLetterFilter),
     responses((status = 200, description = "A page. It may be short, or empty, while `next` is not null.", body = Listed)),
 )]
-pub(super) async fn list(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
     let mut asked = PageAsked::read(Query::read(request.uri().query(), &LIST_PARAMETERS))?;
     asked.filter.status = Some(Status::Dead);
-    let queues = api.queues().queues().await?;
+    caller.narrow(Scope::Read, &mut asked.filter);
+    let mut queues = api.queues().queues().await?;
+    queues.retain(|queue| caller.sees(&queue.name));
     let page = page(&api, asked).await?;
     let now = api.clock().now().wall;
-    let dead_letters = page.rows.iter().map(|row| wire_view::task(row, None, now)).collect();
+    let dead_letters = page.rows.iter().map(|row| wire_view::task(row, None, caller.sight(&row.queue), now)).collect();
     let counts: Vec<DeadCount<'_>> = queues.iter().flat_map(counts_of).collect();
     let total = counts.iter().map(|count| count.count).sum();
     Ok(Json(Listed { dead_letters, next: page.next, total, counts }).into_response())
@@ -82,12 +90,14 @@ fn counts_of(queue: &QueueView) -> impl Iterator<Item = DeadCount<'_>> {
 )]
 pub(super) async fn show(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     TaskInPath(task): TaskInPath,
     _: NoQuery,
 ) -> Result<Response, Problem> {
     let record = api.queues().get(task).await?.ok_or_else(Problem::no_task)?;
+    caller.permit(Scope::Read, &record.row.queue, Problem::no_task)?;
     if record.row.header.status == Status::Dead {
-        return Ok(shown(&api, &record));
+        return Ok(shown(&api, &caller, &record));
     }
     let status = record.row.status_at(api.clock().now().wall);
     Err(Problem::new(Code::NotFound, format!("the task is {}, not a dead letter", status.as_str())))
@@ -103,10 +113,11 @@ pub(super) async fn show(
 )]
 pub(super) async fn redrive(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     TaskInPath(task): TaskInPath,
     _: NoQuery,
 ) -> Result<Response, Problem> {
-    act(&api, TaskAction::Redrive, task).await
+    act(&api, &caller, (Scope::Redrive, TaskAction::Redrive), task).await
 }
 
 /// `DELETE /dlq/{id}`.
@@ -118,9 +129,11 @@ pub(super) async fn redrive(
 )]
 pub(super) async fn purge(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     TaskInPath(task): TaskInPath,
     _: NoQuery,
 ) -> Result<Response, Problem> {
+    let task = caller.permit_task(&api, Scope::Redrive, task).await?;
     api.queues().act(TaskAction::Purge, task).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -153,8 +166,13 @@ pub(super) struct PurgeReport {
     request_body = bodies::DeadLetterFilter,
     responses((status = 200, description = "What was done.", body = RedriveReport)),
 )]
-pub(super) async fn redrive_all(State(api): State<Api>, _: NoQuery, request: Request) -> Result<Response, Problem> {
-    let asked = bulk(&api, request).await?;
+pub(super) async fn redrive_all(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    _: NoQuery,
+    request: Request,
+) -> Result<Response, Problem> {
+    let asked = bulk(&api, &caller, request).await?;
     let report = api.queues().bulk(BulkAction::Redrive, asked.filter, asked.dry_run).await?;
     Ok(Json(RedriveReport { matched: report.matched, redriven: report.done, dry_run: asked.dry_run }).into_response())
 }
@@ -167,8 +185,13 @@ pub(super) async fn redrive_all(State(api): State<Api>, _: NoQuery, request: Req
     request_body = bodies::DeadLetterFilter,
     responses((status = 200, description = "What was done.", body = PurgeReport)),
 )]
-pub(super) async fn purge_all(State(api): State<Api>, _: NoQuery, request: Request) -> Result<Response, Problem> {
-    let asked = bulk(&api, request).await?;
+pub(super) async fn purge_all(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    _: NoQuery,
+    request: Request,
+) -> Result<Response, Problem> {
+    let asked = bulk(&api, &caller, request).await?;
     let report = api.queues().bulk(BulkAction::Purge, asked.filter, asked.dry_run).await?;
     Ok(Json(PurgeReport { matched: report.matched, purged: report.done, dry_run: asked.dry_run }).into_response())
 }
@@ -180,10 +203,13 @@ pub(super) struct Bulk {
     dry_run: bool,
 }
 
-async fn bulk(api: &Api, request: Request) -> Result<Bulk, Problem> {
+/// Reads what is asked for, of the queues that the caller may redrive.
+async fn bulk(api: &Api, caller: &Caller, request: Request) -> Result<Bulk, Problem> {
     let (parts, body) = request.into_parts();
     let raw = optional_json_body(api, &parts.headers, body, SMALL_BODY_BYTES_MAX).await?;
-    read_bulk(raw.text()?)
+    let mut asked = read_bulk(raw.text()?)?;
+    caller.narrow(Scope::Redrive, &mut asked.filter);
+    Ok(asked)
 }
 
 /// The fields of a filter.
@@ -202,6 +228,7 @@ pub(super) fn read_bulk(text: &str) -> Result<Bulk, Problem> {
         task_type: object.get("task_type", &mut findings, name(TaskType::parse)),
         labels: labels(&object, &mut findings),
         dead_reason: object.get("reason", &mut findings, |text| reason(&string(text)?)),
+        visible: None,
     };
     let dry_run = object.get("dry_run", &mut findings, boolean).unwrap_or(false);
     let all = object.get("all", &mut findings, boolean).unwrap_or(false);

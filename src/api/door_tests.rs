@@ -283,3 +283,24 @@ async fn a_panic_is_an_answer() {
     );
     assert_eq!(told[0].took, Span::default().to_duration());
 }
+
+#[tokio::test]
+async fn a_key_without_the_scope_is_refused_and_too_many_wrong_ones_are_told_to_wait() {
+    let bench = idle();
+    let ask = |method: &'static str, path: &'static str, key: &'static str| {
+        let bench = &bench;
+        async move { bench.send(method, path, &[("authorization", key)], HttpBody::empty()).await }
+    };
+    for path in ["/tasks", "/v1/tasks"] {
+        let got = ask("GET", path, "Bearer scopes=enqueue,manage").await;
+        assert_eq!(got.problem(), (403, "insufficient_scope".to_owned()));
+        assert_eq!(got.header("www-authenticate"), "Bearer error=\"insufficient_scope\", scope=\"read\"");
+    }
+    assert_eq!(ask("HEAD", "/tasks", "Bearer scopes=enqueue").await.status, 403, "HEAD is GET");
+    assert_eq!(ask("HEAD", "/tasks", "Bearer scopes=read:mail").await.status, 200);
+    let got = ask("GET", "/tasks", "Bearer limited").await;
+    assert_eq!((got.problem(), got.header("retry-after")), ((429, "auth_rate_limited".to_owned()), "2"));
+    let got = ask("DELETE", "/keys", "Bearer scopes=admin").await;
+    assert_eq!((got.problem().0, got.header("allow")), (405, "GET,HEAD,POST"));
+    assert_eq!(ask("GET", "/nothing", "Bearer scopes=metrics").await.problem().0, 404);
+}

@@ -1,5 +1,7 @@
 //! The only place that knows which status an error has: every problem the API can answer (RFC 9457).
 
+use std::borrow::Cow;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -7,10 +9,14 @@ use utoipa::ToSchema;
 
 use crate::queue::command::{AcceptError, EngineError, TaskActionError};
 use crate::queue::handle::{BulkError, WaitError};
-use crate::queue::store::{Damage, StoreError};
+use crate::queue::store::{CommitError, Damage, StoreError};
+use crate::security::key_ring::AddError;
+use crate::security::scope::Scope;
 use crate::task::Fault;
+use crate::task::limits::AUTH_FAILURE_EVERY;
 
 use super::openapi::refusals::ProblemCode;
+use super::state::KeyChangeError;
 
 /// The stable code of a problem; documented in `docs/api.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,21 +26,26 @@ pub(super) enum Code {
     InvalidIdempotencyKey,
     BodyUnreadable,
     Unauthenticated,
+    InsufficientScope,
     NotFound,
     NoSuchRoute,
     MethodNotAllowed,
     BodyTimeout,
     WrongState,
     TaskIdTaken,
+    TooManyKeys,
+    KeyInFile,
     BodyTooLarge,
     UnsupportedMediaType,
     InvalidTask,
     InvalidFilter,
+    InvalidKey,
     UnknownQueue,
     UnknownTaskType,
     EgressRefused,
     IdempotencyMismatch,
     QueueFull,
+    AuthRateLimited,
     Internal,
     UnknownOutcome,
     StorageDamaged,
@@ -47,27 +58,32 @@ pub(super) enum Code {
 
 impl Code {
     /// Every code, in the order of their statuses.
-    pub(super) const ALL: [Self; 28] = [
+    pub(super) const ALL: [Self; 33] = [
         Self::MalformedJson,
         Self::InvalidQuery,
         Self::InvalidIdempotencyKey,
         Self::BodyUnreadable,
         Self::Unauthenticated,
+        Self::InsufficientScope,
         Self::NotFound,
         Self::NoSuchRoute,
         Self::MethodNotAllowed,
         Self::BodyTimeout,
         Self::WrongState,
         Self::TaskIdTaken,
+        Self::TooManyKeys,
+        Self::KeyInFile,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
         Self::InvalidTask,
         Self::InvalidFilter,
+        Self::InvalidKey,
         Self::UnknownQueue,
         Self::UnknownTaskType,
         Self::EgressRefused,
         Self::IdempotencyMismatch,
         Self::QueueFull,
+        Self::AuthRateLimited,
         Self::Internal,
         Self::UnknownOutcome,
         Self::StorageDamaged,
@@ -89,18 +105,22 @@ impl Code {
             }
             Self::BodyUnreadable => ("body_unreadable", S::BAD_REQUEST, "the body could not be read"),
             Self::Unauthenticated => ("unauthenticated", S::UNAUTHORIZED, "an API key is needed"),
+            Self::InsufficientScope => ("insufficient_scope", S::FORBIDDEN, "the API key's scopes do not allow this"),
             Self::NotFound => ("not_found", S::NOT_FOUND, "not found"),
             Self::NoSuchRoute => ("no_such_route", S::NOT_FOUND, "there is nothing at this path"),
             Self::MethodNotAllowed => ("method_not_allowed", S::METHOD_NOT_ALLOWED, "this method is not allowed here"),
             Self::BodyTimeout => ("body_timeout", S::REQUEST_TIMEOUT, "the body took too long to arrive"),
             Self::WrongState => ("wrong_state", S::CONFLICT, "the task's state does not allow this"),
             Self::TaskIdTaken => ("task_id_taken", S::CONFLICT, "another task has this task_id"),
+            Self::TooManyKeys => ("too_many_keys", S::CONFLICT, "there are as many API keys as there may be"),
+            Self::KeyInFile => ("key_in_file", S::CONFLICT, "the API key is kept in a file"),
             Self::BodyTooLarge => ("body_too_large", S::PAYLOAD_TOO_LARGE, "the body is too large"),
             Self::UnsupportedMediaType => {
                 ("unsupported_media_type", S::UNSUPPORTED_MEDIA_TYPE, "the body has to be JSON")
             }
             Self::InvalidTask => ("invalid_task", S::UNPROCESSABLE_ENTITY, "the task is not valid"),
             Self::InvalidFilter => ("invalid_filter", S::UNPROCESSABLE_ENTITY, "the filter is not valid"),
+            Self::InvalidKey => ("invalid_key", S::UNPROCESSABLE_ENTITY, "the API key asked for is not valid"),
             Self::UnknownQueue => ("unknown_queue", S::UNPROCESSABLE_ENTITY, "there is no such queue"),
             Self::UnknownTaskType => ("unknown_task_type", S::UNPROCESSABLE_ENTITY, "there is no such task type"),
             Self::EgressRefused => ("egress_refused", S::UNPROCESSABLE_ENTITY, "the target may not be called"),
@@ -108,6 +128,7 @@ impl Code {
                 ("idempotency_mismatch", S::UNPROCESSABLE_ENTITY, "the Idempotency-Key was used for something else")
             }
             Self::QueueFull => ("queue_full", S::TOO_MANY_REQUESTS, "the queue is full"),
+            Self::AuthRateLimited => ("auth_rate_limited", S::TOO_MANY_REQUESTS, "too many wrong API keys"),
             Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "the server made a mistake"),
             Self::UnknownOutcome => {
                 ("unknown_outcome", S::INTERNAL_SERVER_ERROR, "it is not known whether this was done")
@@ -144,6 +165,9 @@ impl Code {
             Some(1)
         } else if matches!(self, Self::Stopping | Self::NotReady) {
             Some(5)
+        } else if self == Self::AuthRateLimited {
+            // A refused attempt is not counted: after this long there is room for one.
+            Some(u32::try_from(AUTH_FAILURE_EVERY.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX))
         } else {
             (self == Self::StorageFull).then_some(30)
         }
@@ -178,7 +202,7 @@ pub(super) struct Problem {
     code: Code,
     detail: String,
     errors: Vec<Item>,
-    challenge: Option<&'static str>,
+    challenge: Option<Cow<'static, str>>,
     cause: Option<String>,
 }
 
@@ -253,11 +277,32 @@ impl Problem {
     /// No key, or one that nobody holds (`rejected`): RFC 6750 section 3.
     pub(super) fn unauthenticated(rejected: bool) -> Self {
         let (detail, challenge) = if rejected {
-            ("this API key is not known", r#"Bearer error="invalid_token""#)
+            ("this API key is not known, has expired or was revoked", r#"Bearer error="invalid_token""#)
         } else {
             ("send an API key: `Authorization: Bearer so_…`", "Bearer")
         };
-        Self { challenge: Some(challenge), ..Self::new(Code::Unauthenticated, detail) }
+        Self { challenge: Some(Cow::Borrowed(challenge)), ..Self::new(Code::Unauthenticated, detail) }
+    }
+
+    /// A key that may do other things: RFC 6750 section 3.1.
+    pub(super) fn insufficient_scope(needed: Scope) -> Self {
+        let needed = needed.as_str();
+        let challenge = format!(r#"Bearer error="insufficient_scope", scope="{needed}""#);
+        let detail = format!("this needs an API key with the scope `{needed}`");
+        Self { challenge: Some(Cow::Owned(challenge)), ..Self::new(Code::InsufficientScope, detail) }
+    }
+
+    /// There is no such API key.
+    pub(super) fn no_key() -> Self {
+        Self::new(Code::NotFound, "there is no such API key, or it was revoked")
+    }
+
+    /// The same with more to say behind each fault.
+    pub(super) fn noting(mut self, note: &str) -> Self {
+        for item in &mut self.errors {
+            item.detail.push_str(note);
+        }
+        self.summed_up()
     }
 
     /// There is no such task.
@@ -375,6 +420,26 @@ impl From<StoreError> for Problem {
     }
 }
 
+impl From<KeyChangeError> for Problem {
+    fn from(error: KeyChangeError) -> Self {
+        match error {
+            KeyChangeError::Add(AddError::Full) => Self::new(Code::TooManyKeys, error.to_string()),
+            KeyChangeError::Add(AddError::Taken) => Self::new(Code::Busy, "nothing was done: try again"),
+            KeyChangeError::NotFound => Self::no_key(),
+            KeyChangeError::Commit(CommitError::Full) => {
+                Self::new(Code::StorageFull, "nothing was done: the disk is full")
+            }
+            KeyChangeError::Commit(error @ (CommitError::Unknown(_) | CommitError::Fenced { .. })) => Self {
+                cause: Some(with_sources(&error)),
+                ..Self::new(
+                    Code::UnknownOutcome,
+                    "the store failed: look, when the server is back, which keys there are",
+                )
+            },
+        }
+    }
+}
+
 impl From<BulkError> for Problem {
     fn from(error: BulkError) -> Self {
         match error {
@@ -409,8 +474,8 @@ impl IntoResponse for Problem {
         let mut response = self.code.row().1.into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(challenge) = self.challenge {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        if let Some(challenge) = self.challenge.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         if let Some(secs) = self.code.retry_after_secs() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
@@ -430,7 +495,7 @@ mod tests {
         let docs = include_str!("../../docs/api.md");
         let names = source.split("fn row(").nth(1).unwrap().split("/// The public word.").next().unwrap();
         let codes: Vec<_> = names.split("(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
-        assert_eq!(codes.len(), 28, "{codes:?}");
+        assert_eq!(codes.len(), 33, "{codes:?}");
         let missing: Vec<_> = codes.iter().filter(|code| !docs.contains(&format!("| `{code}` |"))).collect();
         assert!(missing.is_empty(), "docs/api.md does not explain {missing:?}");
     }

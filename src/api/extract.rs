@@ -46,6 +46,18 @@ impl<S: Send + Sync> FromRequestParts<S> for QueueInPath {
     }
 }
 
+/// The API key that the path names. A text that can name none is a key that does not exist.
+pub(super) struct KeyInPath(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for KeyInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = Path::<String>::from_request_parts(parts, state).await.map_err(|_not_utf8| Problem::no_key())?.0;
+        Ok(Self(text))
+    }
+}
+
 /// Says that the resource takes no query parameters.
 pub(super) struct NoQuery;
 
@@ -139,6 +151,7 @@ impl<'q> Query<'q> {
             task_type: self.get("task_type", TaskType::parse),
             labels: self.labels(),
             dead_reason: self.get("reason", reason),
+            visible: None,
         }
     }
 

@@ -1,10 +1,11 @@
 //! What surrounds every handler: a request id, the key, an answer even after a panic, one access event.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -12,10 +13,11 @@ use futures_util::FutureExt;
 
 use crate::task::limits::REQUEST_ID_LEN_MAX;
 
+use super::access::Caller;
 use super::error::{Code, Problem};
 use super::extract::{Prefixed, one_header};
-use super::router::is_public;
-use super::state::{Access, Api, Caller};
+use super::router::{is_public, methods, needs};
+use super::state::{Access, Api, Authentication};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -54,20 +56,61 @@ pub(super) async fn answer(State(api): State<Api>, request: Request, next: Next)
     response
 }
 
-/// Lets through who holds a key. A few paths need none ([`is_public`]); whether any other path exists is not told to
-/// strangers.
+/// Lets through who holds a key with the scope that the operation needs. A few paths need none ([`is_public`]); whether
+/// any other path exists is not told to strangers.
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     if is_public(&Prefixed::split(request.uri().path()).path) {
         return next.run(request).await;
     }
-    let presented = bearer(request.headers());
-    let Some(caller) = presented.and_then(|key| (api.wiring().authenticate)(key)) else {
-        return Problem::unauthenticated(request.headers().contains_key(header::AUTHORIZATION)).into_response();
+    let caller = match caller(&api, &request) {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
     };
-    request.extensions_mut().insert(caller.clone());
-    let mut response = next.run(request).await;
+    let mut response = if let Some(refusal) = refusal(&caller, &request) {
+        refusal
+    } else {
+        request.extensions_mut().insert(caller.clone());
+        next.run(request).await
+    };
     response.extensions_mut().insert(caller);
     response
+}
+
+/// Who asks. Without any `Authorization` nothing was guessed, so nothing is counted.
+fn caller(api: &Api, request: &Request) -> Result<Caller, Problem> {
+    if !request.headers().contains_key(header::AUTHORIZATION) {
+        return Err(Problem::unauthenticated(false));
+    }
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let address = peer.map_or(IpAddr::from(Ipv6Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
+    // What is no token is a wrong one: it is compared, and counted, like any other.
+    let presented = bearer(request.headers()).unwrap_or_default();
+    match (api.wiring().authenticate)(presented, address) {
+        Authentication::Granted(caller) => Ok(caller),
+        Authentication::Refused => Err(Problem::unauthenticated(true)),
+        Authentication::Limited => Err(Problem::new(
+            Code::AuthRateLimited,
+            "too many wrong API keys came from this address: a correct one is accepted all the same",
+        )),
+    }
+}
+
+/// The refusal of a caller that does not hold the scope that the operation needs, not even of some queues. An operation
+/// that `router` names no scope for does not exist; where there is no route at all, the router says so.
+fn refusal(caller: &Caller, request: &Request) -> Option<Response> {
+    let route = request.extensions().get::<MatchedPath>().map(|path| Prefixed::split(path.as_str()).path);
+    let route = route.filter(|_| request.method() != Method::OPTIONS)?;
+    match needs(request.method(), &route) {
+        Some(scope) if caller.scopes.has(scope) => None,
+        Some(scope) => Some(Problem::insufficient_scope(scope).into_response()),
+        None => {
+            let mut refusal = method_not_allowed(request.method()).into_response();
+            if let Ok(allow) = HeaderValue::from_str(&methods(&route)) {
+                refusal.headers_mut().insert(header::ALLOW, allow);
+            }
+            Some(refusal)
+        }
+    }
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 section 2.1); the scheme's case does not matter (RFC 9110 11.1).
@@ -101,7 +144,10 @@ pub(super) async fn no_such_method(method: Method) -> Response {
     if method == Method::OPTIONS {
         return axum::http::StatusCode::NO_CONTENT.into_response();
     }
+    method_not_allowed(&method).into_response()
+}
+
+fn method_not_allowed(method: &Method) -> Problem {
     let shown: String = method.as_str().chars().take(20).collect();
     Problem::new(Code::MethodNotAllowed, format!("{shown} is not among the methods in the Allow header"))
-        .into_response()
 }

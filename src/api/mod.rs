@@ -1,7 +1,7 @@
 //! The HTTP interface: JSON over HTTPS, problems as RFC 9457.
 //!
 //! ```text
-//! request ─▶ layers (request id, key, panics) ─▶ router ─▶ one handler a verb ─▶ Queues
+//! request ─▶ layers (request id, key, scope, panics) ─▶ router ─▶ one handler a verb ─▶ Queues
 //!                                                 │          │   ▲
 //!                                              extract     wire  wire_view      JSON ↔ words
 //! answer  ◀─ layers (renders problems) ◀──────────┴──── error (status codes)
@@ -11,6 +11,7 @@
 //! answer (`wire_view`). It knows nothing of engine, store, or targets: what a payload must look like, who holds a
 //! key, and what the metrics say comes in through [`Wiring`].
 
+mod access;
 mod batch;
 mod connection;
 mod dlq;
@@ -19,6 +20,7 @@ mod docs;
 mod door_tests;
 mod error;
 mod extract;
+mod keys;
 mod layers;
 mod lines;
 mod openapi;
@@ -36,8 +38,9 @@ mod wire;
 mod wire_task;
 mod wire_view;
 
+pub use access::Caller;
 pub use router::{metrics_only, router};
 pub use state::{
-    Access, Api, Authenticate, Caller, CheckPayload, MetricsText, OnAccess, PayloadBytesMax, PayloadError, Ready,
-    Wiring,
+    Access, Api, Authenticate, Authentication, ChangeKeys, CheckPayload, KeyChange, KeyChangeError, MetricsText,
+    OnAccess, PayloadBytesMax, PayloadError, Ready, Wiring,
 };

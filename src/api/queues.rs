@@ -1,20 +1,22 @@
 //! `/queues`: how they stand, pause, resume. Their definitions are configuration.
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::queue::command::QueueView;
+use crate::security::scope::Scope;
 
+use super::access::Caller;
 use super::error::Problem;
 use super::extract::{NoQuery, QueueInPath};
 use super::openapi::parameters;
 use super::state::Api;
 use super::wire_view::{self, QueueShown};
 
-/// Every queue.
+/// Every queue that the caller may see.
 #[derive(Serialize, ToSchema)]
 #[schema(as = QueueList)]
 pub(super) struct Listed<'a> {
@@ -25,10 +27,15 @@ pub(super) struct Listed<'a> {
 #[utoipa::path(
     get, path = "/queues", operation_id = "list_queues", tag = "queues",
     summary = "List queues", description = "How each stands, and its limits as in force.",
-    responses((status = 200, description = "Every queue.", body = Listed)),
+    responses((status = 200, description = "Every queue that the caller may see.", body = Listed)),
 )]
-pub(super) async fn list(State(api): State<Api>, _: NoQuery) -> Result<Response, Problem> {
-    let views = api.queues().queues().await?;
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    _: NoQuery,
+) -> Result<Response, Problem> {
+    let mut views = api.queues().queues().await?;
+    views.retain(|view| caller.sees(&view.name));
     Ok(Json(Listed { queues: views.iter().map(wire_view::queue).collect() }).into_response())
 }
 
@@ -41,9 +48,11 @@ pub(super) async fn list(State(api): State<Api>, _: NoQuery) -> Result<Response,
 )]
 pub(super) async fn show(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     QueueInPath(queue): QueueInPath,
     _: NoQuery,
 ) -> Result<Response, Problem> {
+    caller.permit(Scope::Read, &queue, Problem::no_queue)?;
     shown(api.queues().queue(queue).await?)
 }
 
@@ -57,9 +66,11 @@ pub(super) async fn show(
 )]
 pub(super) async fn pause(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     QueueInPath(queue): QueueInPath,
     _: NoQuery,
 ) -> Result<Response, Problem> {
+    caller.permit(Scope::Manage, &queue, Problem::no_queue)?;
     shown(api.queues().pause(queue, true).await?)
 }
 
@@ -72,9 +83,11 @@ pub(super) async fn pause(
 )]
 pub(super) async fn resume(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     QueueInPath(queue): QueueInPath,
     _: NoQuery,
 ) -> Result<Response, Problem> {
+    caller.permit(Scope::Manage, &queue, Problem::no_queue)?;
     shown(api.queues().pause(queue, false).await?)
 }
 

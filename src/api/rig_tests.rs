@@ -17,9 +17,12 @@ use crate::queue::Queues;
 use crate::queue::command::{Accepted, Answer, EngineError, PublicId, Request};
 use crate::queue::handle::Envelope;
 use crate::queue::store::{
-    Change, CommitError, Gathered, Later, ListPage, ListQuery, OldestEnded, Pressure, Recovered, Recovery, Row, Store,
-    StoreError, TaskRecord, UniqueId,
+    Change, CommitError, Damage, Gathered, Later, ListPage, ListQuery, OldestEnded, Pressure, Recovered, Recovery, Row,
+    Store, StoreError, TaskRecord, UniqueId,
 };
+use crate::security::api_key::{AdminKey, KeyRecord};
+use crate::security::key_ring::KeyRing;
+use crate::security::scope::Scopes;
 use crate::task::header::NameId;
 use crate::task::limits::PAYLOAD_BYTES_DEFAULT;
 use crate::task::outcome::DeadReason;
@@ -29,7 +32,7 @@ use crate::task::{
 };
 
 use super::openapi::contract_tests;
-use super::{Access, Api, Caller, CheckPayload, PayloadError, Wiring, router};
+use super::{Access, Api, Authentication, Caller, CheckPayload, PayloadError, Wiring, router};
 
 /// The clock of every test starts here.
 pub(super) fn noon() -> WallMs {
@@ -169,6 +172,7 @@ impl Store for Shelf {
             query.before.is_none_or(|before| row.header.key < before)
                 && filter.status.is_none_or(|status| status == row.header.status)
                 && filter.queue.as_ref().is_none_or(|queue| *queue == row.queue)
+                && filter.visible.as_ref().is_none_or(|globs| globs.admits(&row.queue))
         });
         let more = rows.len() > query.limit as usize;
         rows.truncate(query.limit as usize);
@@ -177,6 +181,10 @@ impl Store for Shelf {
     }
 
     fn oldest_ended(&self, _: OldestEnded) -> Later<'_, Result<Vec<Row>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn api_keys(&self) -> Later<'_, Result<Vec<Result<KeyRecord, Damage>>, StoreError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
@@ -198,6 +206,24 @@ pub(super) struct Bench {
     pub(super) told: Arc<Mutex<Vec<Access>>>,
     // Ends the scripted engine when dropped.
     _engine: JoinSet<()>,
+}
+
+/// [`KEY`] may do everything, `scopes=read,enqueue:mail-*` what it says, `limited` is answered as one guess too many.
+fn recognised(key: &str) -> Authentication {
+    let caller = |scopes| Authentication::Granted(Caller { id: Arc::from("test"), scopes: Arc::new(scopes) });
+    match (key, key.strip_prefix("scopes=")) {
+        (KEY, _) => caller(Scopes::all()),
+        ("limited", _) => Authentication::Limited,
+        (_, Some(scopes)) => caller(Scopes::parse(scopes.split(',')).unwrap()),
+        (_, None) => Authentication::Refused,
+    }
+}
+
+/// A ring with an admin key.
+fn ring() -> Arc<KeyRing> {
+    let dir = tempfile::tempdir().unwrap();
+    let (admin, _) = AdminKey::load_or_create(dir.path()).unwrap();
+    Arc::new(KeyRing::new(&admin, Vec::new()))
 }
 
 /// A bench over a shelf of records and an engine that answers with `answer`. It never ends a wait by itself.
@@ -230,7 +256,9 @@ pub(super) fn bench(
         clock,
         chance: Chance::from_seed(1),
         check_payload: check(),
-        authenticate: Arc::new(|key| (key == KEY).then(|| Caller { id: Arc::from("test") })),
+        authenticate: Arc::new(|key, _| recognised(key)),
+        keys: ring(),
+        change_keys: Arc::new(|_, _| Box::pin(async { Ok(()) })),
         metrics: Arc::new(|_, _| "# EOF\n".to_owned()),
         ready: Arc::new(|| false),
         on_access: Arc::new(move |access| told_too.lock().unwrap().push(access.clone())),

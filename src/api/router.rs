@@ -1,12 +1,15 @@
 //! The URL space on one screen.
 
 use axum::Router;
+use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
+use crate::security::scope::Scope;
+
 use super::openapi::openapi;
 use super::state::Api;
-use super::{batch, dlq, docs, layers, ops, queues, tasks};
+use super::{batch, dlq, docs, keys, layers, ops, queues, tasks};
 
 /// The paths that need no key (also under `/v1`).
 const PUBLIC: [&str; 4] = ["/healthz", "/readyz", "/openapi.json", "/docs"];
@@ -14,6 +17,46 @@ const PUBLIC: [&str; 4] = ["/healthz", "/readyz", "/openapi.json", "/docs"];
 /// Whether a path (without `/v1`) needs no key. The files of the page `/docs` are part of it.
 pub(super) fn is_public(path: &str) -> bool {
     PUBLIC.contains(&path) || docs::PARTS.iter().any(|(part, _)| *part == path)
+}
+
+/// The scope that each operation needs. What is not listed here cannot be called; `HEAD` is `GET`.
+///
+/// Scopes of queues are needed of the queue that is asked about: handlers see to that (`access`).
+const NEEDS: [(Method, &str, Scope); 21] = [
+    (Method::POST, "/tasks", Scope::Enqueue),
+    (Method::GET, "/tasks", Scope::Read),
+    (Method::POST, "/tasks/batch", Scope::Enqueue),
+    (Method::GET, "/tasks/{id}", Scope::Read),
+    (Method::DELETE, "/tasks/{id}", Scope::Manage),
+    (Method::POST, "/tasks/{id}/run", Scope::Manage),
+    (Method::GET, "/queues", Scope::Read),
+    (Method::GET, "/queues/{queue}", Scope::Read),
+    (Method::POST, "/queues/{queue}/pause", Scope::Manage),
+    (Method::POST, "/queues/{queue}/resume", Scope::Manage),
+    (Method::GET, "/dlq", Scope::Read),
+    (Method::POST, "/dlq/redrive", Scope::Redrive),
+    (Method::POST, "/dlq/purge", Scope::Redrive),
+    (Method::GET, "/dlq/{id}", Scope::Read),
+    (Method::DELETE, "/dlq/{id}", Scope::Redrive),
+    (Method::POST, "/dlq/{id}/redrive", Scope::Redrive),
+    (Method::GET, "/metrics", Scope::Metrics),
+    (Method::GET, "/keys", Scope::Admin),
+    (Method::POST, "/keys", Scope::Admin),
+    (Method::GET, "/keys/{id}", Scope::Admin),
+    (Method::DELETE, "/keys/{id}", Scope::Admin),
+];
+
+/// The scope that an operation needs; the route is without `/v1`.
+pub(super) fn needs(method: &Method, route: &str) -> Option<Scope> {
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    NEEDS.iter().find(|(known, path, _)| known == method && *path == route).map(|(_, _, scope)| *scope)
+}
+
+/// The methods of a route, as `Allow` names them.
+pub(super) fn methods(route: &str) -> String {
+    let of_route = NEEDS.iter().filter(|(_, path, _)| *path == route);
+    let methods = of_route.map(|(method, _, _)| if method == Method::GET { "GET,HEAD" } else { method.as_str() });
+    methods.collect::<Vec<_>>().join(",")
 }
 
 /// `/metrics` alone, and without a key: for a listener of its own, which configuration keeps on loopback.
@@ -43,6 +86,8 @@ pub fn router(api: Api) -> Router {
         .route("/dlq/{id}", get(dlq::show).delete(dlq::purge))
         .route("/dlq/{id}/redrive", post(dlq::redrive))
         .route("/metrics", get(ops::metrics))
+        .route("/keys", post(keys::create).get(keys::list))
+        .route("/keys/{id}", get(keys::show).delete(keys::revoke))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .route("/openapi.json", get(openapi))

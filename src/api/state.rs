@@ -1,5 +1,6 @@
 //! What every handler holds, and the few closures through which the rest of the program is wired in.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,15 +11,13 @@ use tokio::sync::Semaphore;
 use crate::clock::{Chance, Clock};
 use crate::queue::Queues;
 use crate::queue::command::QueueView;
+use crate::queue::store::{CommitError, Later};
+use crate::security::api_key::KeyRecord;
+use crate::security::key_ring::{AddError, KeyRing};
 use crate::task::limits::{BODIES_IN_FLIGHT_BYTES_MAX, WAITERS_MAX};
 use crate::task::{Fault, LaneName, TaskType, WallMs};
 
-/// Who presented a key: the scope of an `Idempotency-Key`, and a name for the access log. Never the key itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// The public part of the key.
-    pub id: Arc<str>,
-}
+use super::access::Caller;
 
 /// Why a payload cannot be accepted for its task type.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,8 +39,46 @@ pub enum PayloadError {
 /// Checks a payload (JSON text) for its task type, and names the lane the task belongs to.
 pub type CheckPayload = Arc<dyn Fn(&TaskType, &[u8]) -> Result<LaneName, PayloadError> + Send + Sync>;
 
-/// Tells who holds a presented key; `None` when nobody does. Compares in constant time.
-pub type Authenticate = Arc<dyn Fn(&str) -> Option<Caller> + Send + Sync>;
+/// What came of a presented key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authentication {
+    /// Somebody holds it.
+    Granted(Caller),
+    /// Nobody does: unknown, wrong, expired or revoked.
+    Refused,
+    /// Nobody does, and too many such came from this address.
+    Limited,
+}
+
+/// Tells who holds a key presented from an address. Compares in constant time.
+pub type Authenticate = Arc<dyn Fn(&str, IpAddr) -> Authentication + Send + Sync>;
+
+/// What is done to API keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyChange {
+    /// A new one.
+    Create(KeyRecord),
+    /// One is void from now on.
+    Revoke(Arc<str>),
+}
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyChangeError {
+    /// It could not be added.
+    #[error(transparent)]
+    Add(#[from] AddError),
+    /// There is no such key.
+    #[error("there is no such API key")]
+    NotFound,
+    /// It could not be made durable.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// Makes a change durable and puts it in force, whether or not the caller waits for it. The second argument names who
+/// asks.
+pub type ChangeKeys = Arc<dyn Fn(KeyChange, Arc<str>) -> Later<'static, Result<(), KeyChangeError>> + Send + Sync>;
 
 /// Renders all metrics as `OpenMetrics` text; takes over how the queues stand first.
 pub type MetricsText = Arc<dyn Fn(&[QueueView], WallMs) -> String + Send + Sync>;
@@ -89,6 +126,10 @@ pub struct Wiring {
     pub check_payload: CheckPayload,
     /// Checks keys.
     pub authenticate: Authenticate,
+    /// The keys in force.
+    pub keys: Arc<KeyRing>,
+    /// Changes them.
+    pub change_keys: ChangeKeys,
     /// Renders `/metrics`.
     pub metrics: MetricsText,
     /// Answers `/readyz`.

@@ -12,17 +12,19 @@ use utoipa::ToSchema;
 
 use crate::queue::command::{Accept, Accepted, Idempotency, TaskAction};
 use crate::queue::store::{IdRange, ListQuery, Row, TaskFilter, TaskRecord, digest, idempotency_hash};
+use crate::security::scope::Scope;
 use crate::task::limits::{
     PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, PAGE_ROWS_SCANNED_MAX, PAGE_STEP_ROWS, TASK_ENVELOPE_BYTES_MAX, WAIT_MAX,
 };
 use crate::task::{Span, Status, TaskId, TaskKey, TaskRef, WallMs};
 
+use super::access::Caller;
 use super::error::{Code, Problem};
 use super::extract::{NoQuery, Prefixed, Query, TaskInPath, idempotency_key, json_body};
 use super::openapi::bodies::NewTask;
 use super::openapi::parameters;
 use super::openapi::words;
-use super::state::{Api, Caller};
+use super::state::Api;
 use super::wire_task::{Rules, one};
 use super::wire_view::{self, TaskView};
 
@@ -61,16 +63,17 @@ pub(super) async fn create(
     let raw = json_body(&api, &parts.headers, body, limit.saturating_add(TASK_ENVELOPE_BYTES_MAX)).await?;
     let now = api.clock().now().wall;
     let spec = one(raw.text()?, &rules(&api, now, key.is_some()))?;
+    caller.permit_specs(std::slice::from_ref(&spec), false)?;
     let idempotency = idempotency(&caller, &at, key, digest(&raw.bytes));
     let accepted = api.queues().accept(Accept { specs: vec![spec], idempotency }).await;
-    match accepted.map_err(|error| Problem::accept(error, false))? {
+    match accepted.map_err(|error| caller.not_accepted(error, false))? {
         Accepted::New { first, .. } => {
-            let view = wire_view::task(&first, Some(&[]), api.clock().now().wall);
+            let view = wire_view::task(&first, Some(&[]), caller.sight(&first.queue), api.clock().now().wall);
             // Every character of an id stands in a path as it is.
             let location = format!("{}/tasks/{}", at.prefix, view.task_id);
             Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)).into_response())
         }
-        Accepted::Repeat { range, ended } => repeat(&api, range, ended).await,
+        Accepted::Repeat { range, ended } => repeat(&api, &caller, range, ended).await,
         Accepted::Existing { .. } => Err(Problem::internal("a single task was answered as a batch".to_owned())),
     }
 }
@@ -87,13 +90,13 @@ pub(super) struct RemovedTask {
 }
 
 /// The answer to a repeat: the first task as it is now; what is still known of it, if it was removed.
-async fn repeat(api: &Api, range: IdRange, ended: Option<Status>) -> Result<Response, Problem> {
+async fn repeat(api: &Api, caller: &Caller, range: IdRange, ended: Option<Status>) -> Result<Response, Problem> {
     let id = TaskId { key: range.first, tail: range.tail };
     let Some(record) = api.queues().get(TaskRef::by_id(id)).await? else {
         let gone = RemovedTask { task_id: id.to_string(), status: ended.map(Status::as_str) };
         return Ok((StatusCode::OK, [REPLAYED], Json(gone)).into_response());
     };
-    Ok((StatusCode::OK, [REPLAYED], shown(api, &record)).into_response())
+    Ok((StatusCode::OK, [REPLAYED], shown(api, caller, &record)).into_response())
 }
 
 /// What tasks are checked against.
@@ -107,9 +110,10 @@ pub(super) fn idempotency(caller: &Caller, at: &Prefixed, key: Option<&str>, dig
     key.map(|key| Idempotency { hash: idempotency_hash(&caller.id, "POST", &at.path, key), digest })
 }
 
-/// A task with its history, as an answer.
-pub(super) fn shown(api: &Api, record: &TaskRecord) -> Response {
-    Json(wire_view::task(&record.row, Some(&record.attempts), api.clock().now().wall)).into_response()
+/// A task with its history, as an answer; of both what the caller may see.
+pub(super) fn shown(api: &Api, caller: &Caller, record: &TaskRecord) -> Response {
+    let sight = caller.sight(&record.row.queue);
+    Json(wire_view::task(&record.row, Some(&record.attempts), sight, api.clock().now().wall)).into_response()
 }
 
 /// The parameters of a list; `label.` stands for all labels.
@@ -133,11 +137,16 @@ pub(super) struct Listed<'a> {
     params(parameters::TaskFilter),
     responses((status = 200, description = "A page. It may be short, or empty, while `next` is not null.", body = Listed)),
 )]
-pub(super) async fn list(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
-    let asked = PageAsked::read(Query::read(request.uri().query(), &LIST_PARAMETERS))?;
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let mut asked = PageAsked::read(Query::read(request.uri().query(), &LIST_PARAMETERS))?;
+    caller.narrow(Scope::Read, &mut asked.filter);
     let page = page(&api, asked).await?;
     let now = api.clock().now().wall;
-    let tasks = page.rows.iter().map(|row| wire_view::task(row, None, now)).collect();
+    let tasks = page.rows.iter().map(|row| wire_view::task(row, None, caller.sight(&row.queue), now)).collect();
     Ok(Json(Listed { tasks, next: page.next }).into_response())
 }
 
@@ -227,6 +236,7 @@ fn cursor(text: &str) -> Option<TaskKey> {
 )]
 pub(super) async fn show(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     TaskInPath(task): TaskInPath,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -237,6 +247,7 @@ pub(super) async fn show(
         Err(error) => Err(error.to_string()),
     });
     let wait = query.finish(|_| wait)?.filter(|wait| *wait > Span::default());
+    let task = caller.permit_task(&api, Scope::Read, task).await?;
     let record = match wait {
         None => api.queues().get(task).await?,
         Some(wait) => {
@@ -246,7 +257,7 @@ pub(super) async fn show(
             api.queues().wait(task, wait.to_duration()).await?
         }
     };
-    Ok(shown(&api, &record.ok_or_else(Problem::no_task)?))
+    Ok(shown(&api, &caller, &record.ok_or_else(Problem::no_task)?))
 }
 
 /// `DELETE /tasks/{id}`.
@@ -259,10 +270,11 @@ pub(super) async fn show(
 )]
 pub(super) async fn cancel(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     TaskInPath(task): TaskInPath,
     _: NoQuery,
 ) -> Result<Response, Problem> {
-    act(&api, TaskAction::Cancel, task).await
+    act(&api, &caller, (Scope::Manage, TaskAction::Cancel), task).await
 }
 
 /// `POST /tasks/{id}/run`.
@@ -273,17 +285,29 @@ pub(super) async fn cancel(
     params(parameters::TaskInPath),
     responses((status = 200, description = "The task.", body = TaskView)),
 )]
-pub(super) async fn run(State(api): State<Api>, TaskInPath(task): TaskInPath, _: NoQuery) -> Result<Response, Problem> {
-    act(&api, TaskAction::Run, task).await
+pub(super) async fn run(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    TaskInPath(task): TaskInPath,
+    _: NoQuery,
+) -> Result<Response, Problem> {
+    act(&api, &caller, (Scope::Manage, TaskAction::Run), task).await
 }
 
-/// Does something to one task, and answers with the task as it is then.
-pub(super) async fn act(api: &Api, action: TaskAction, task: TaskRef) -> Result<Response, Problem> {
+/// Does something to one task, if the caller holds the scope of its queue, and answers with the task as it is then.
+pub(super) async fn act(
+    api: &Api,
+    caller: &Caller,
+    (scope, action): (Scope, TaskAction),
+    task: TaskRef,
+) -> Result<Response, Problem> {
+    let task = caller.permit_task(api, scope, task).await?;
     let row = api.queues().act(action, task).await?;
     // It is done, whatever reading the history says: without it the answer has no `attempts`.
     let record = api.queues().get(TaskRef::by_id(row.header.id())).await.ok().flatten();
     let attempts = record.map(|record| record.attempts);
-    Ok(Json(wire_view::task(&row, attempts.as_deref(), api.clock().now().wall)).into_response())
+    let sight = caller.sight(&row.queue);
+    Ok(Json(wire_view::task(&row, attempts.as_deref(), sight, api.clock().now().wall)).into_response())
 }
 
 #[cfg(test)]

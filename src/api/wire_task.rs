@@ -180,7 +180,7 @@ fn task(text: &str, at: &str, rules: &Rules<'_>, findings: &mut Findings) -> Opt
 }
 
 /// The text of a field that has to be there, `null` or not.
-fn required<'a>(object: &Object<'a>, field: &str, findings: &mut Findings) -> Option<&'a str> {
+pub(super) fn required<'a>(object: &Object<'a>, field: &str, findings: &mut Findings) -> Option<&'a str> {
     let text = object.raw(field);
     match text {
         None => findings.invalid(object.pointer(field), "is required"),

@@ -16,6 +16,7 @@ use crate::queue::store::Row;
 use crate::task::outcome::{OnStatus, OutcomeClass};
 use crate::task::{Attempt, Body, Header, PriorityOrder, RetryOverrides, RetryPolicy, Span, Status, WallMs};
 
+use super::access::Sight;
 use super::openapi::words::{self, any_json, count_by_reason, count_by_status};
 use super::wire::Fields;
 
@@ -75,7 +76,7 @@ pub(super) struct TaskView<'a> {
     last_error: Option<LastError<'a>>,
     #[schema(required, value_type = Option<words::DeadLetterReason>)]
     dead_reason: Option<&'static str>,
-    /// Where the answer is about one task: the first and last 20 of them.
+    /// Where the answer is about one task, and the caller may read: the first and last 20 of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     attempts: Option<Vec<AttemptShown<'a>>>,
@@ -118,6 +119,7 @@ struct AttemptShown<'a> {
     http_status: Option<u16>,
     #[schema(required)]
     error: Option<&'a str>,
+    /// `null` if there was none, or without the scope `read_payload`.
     #[schema(required)]
     response: Option<ResponseShown<'a>>,
 }
@@ -193,8 +195,9 @@ static NO_OVERRIDES: RetryOverrides = RetryOverrides {
     on_status: BTreeMap::new(),
 };
 
-/// A task as callers see it at `now`; `attempts` where the view is of this task alone.
-pub(super) fn task<'a>(row: &'a Row, attempts: Option<&'a [Attempt]>, now: WallMs) -> TaskView<'a> {
+/// A task as a caller with this `sight` sees it at `now`; `attempts` where the view is of this task alone.
+pub(super) fn task<'a>(row: &'a Row, attempts: Option<&'a [Attempt]>, sight: Sight, now: WallMs) -> TaskView<'a> {
+    let attempts = attempts.filter(|_| sight.attempts);
     let header = &row.header;
     let body = row.body.as_deref();
     let payload = body.ok().map(payload);
@@ -209,7 +212,7 @@ pub(super) fn task<'a>(row: &'a Row, attempts: Option<&'a [Attempt]>, now: WallM
         queue: row.queue.as_str(),
         status: row.status_at(now).as_str(),
         priority: header.priority.get(),
-        payload: payload.flatten(),
+        payload: payload.flatten().filter(|_| sight.payload),
         labels: body.map(labels).unwrap_or_default(),
         run_at: Shown(header.due),
         expires_at: header.expires_at.map(Shown),
@@ -222,7 +225,7 @@ pub(super) fn task<'a>(row: &'a Row, attempts: Option<&'a [Attempt]>, now: WallM
         retry_count: header.retry_count(),
         last_error: last_error(header, attempts),
         dead_reason: header.dead_reason.map(crate::task::outcome::DeadReason::as_str),
-        attempts: attempts.map(|attempts| attempts.iter().map(attempt).collect()),
+        attempts: attempts.map(|attempts| attempts.iter().map(|one| attempt(one, sight)).collect()),
         damaged,
     }
 }
@@ -246,7 +249,7 @@ fn last_error<'a>(header: &Header, attempts: Option<&'a [Attempt]>) -> Option<La
     })
 }
 
-fn attempt(attempt: &Attempt) -> AttemptShown<'_> {
+fn attempt(attempt: &Attempt, sight: Sight) -> AttemptShown<'_> {
     AttemptShown {
         ordinal: attempt.ordinal,
         series: attempt.series,
@@ -256,7 +259,7 @@ fn attempt(attempt: &Attempt) -> AttemptShown<'_> {
         class: attempt.class.as_str(),
         http_status: attempt.http_status,
         error: attempt.error.as_deref(),
-        response: response(&attempt.response_head),
+        response: response(&attempt.response_head).filter(|_| sight.payload),
     }
 }
 

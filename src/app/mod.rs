@@ -5,6 +5,7 @@
 //! answered → API closed → engine's last commit → pool → store closed. Until the API is closed, it goes on accepting.
 //! `reload`: everything that may fail is prepared → the engine commits → the rest is put in force.
 
+mod keys;
 mod reload;
 mod start;
 mod stop;
@@ -32,6 +33,8 @@ use crate::security::http_client::OutgoingClients;
 use crate::security::server_tls::{ServerTls, TlsFacts};
 use crate::worker::pool::Pool;
 
+use keys::Keys;
+
 pub use reload::{OnRefused, ReadConfig, ReloadError, Reloads};
 pub use start::StartError;
 
@@ -50,6 +53,8 @@ pub struct App {
     metrics_server: Option<ServerHandle>,
     tls: Option<Arc<ServerTls>>,
     renewal: Option<JoinHandle<()>>,
+    keys: Keys,
+    key_uses: JoinHandle<()>,
     clients: Arc<OutgoingClients>,
     payload_bytes_max: Arc<AtomicU64>,
     engine: JoinHandle<Result<(), Fatal>>,

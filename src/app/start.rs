@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::keys::Keys;
 use super::{App, Facts, chain, wiring};
-use crate::api::server::{Limits, Server, Surroundings};
-use crate::api::{Api, Caller, Wiring};
+use crate::api::server::{Limits, Server, ServerHandle, Surroundings};
+use crate::api::{Api, Wiring};
 use crate::clock::{Chance, Clock};
 use crate::config::Config;
 use crate::logging::event::Ready;
@@ -49,6 +50,9 @@ pub enum StartError {
     /// What the dead process left open could not be closed.
     #[error("failed to recover: {why}", why = chain(.0))]
     Recover(#[source] Fatal),
+    /// The API keys could not be read.
+    #[error("failed to read the API keys: {why}", why = chain(.0))]
+    Keys(#[source] StoreError),
     /// No admin key.
     #[error("failed to set up the admin key: {0}")]
     Key(#[from] AdminKeyError),
@@ -67,7 +71,7 @@ impl StartError {
     /// The exit code of `sysexits.h` that says what kind of help is needed: 74 for the store, 78 for settings.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Store { .. } | Self::Recover(_) => 74,
+            Self::Store { .. } | Self::Recover(_) | Self::Keys(_) => 74,
             Self::Key(_) | Self::Tls(_) | Self::Clients(_) => 78,
             Self::Listen { .. } | Self::Serve(_) => 1,
         }
@@ -108,6 +112,7 @@ impl App {
         for event in events {
             event.emit(&telemetry);
         }
+        let keys = Keys::load(&key, &store, &clock, &telemetry).await.map_err(StartError::Keys)?;
         let (engine, ports) = Engine::new(machine, Arc::clone(&store), clock.clone(), telemetry.clone());
         let pool = Pool::start(Arc::clone(&handlers), clock.clone(), ports.leases, ports.settles);
         #[expect(clippy::disallowed_methods, reason = "this is the composition root; `stop` awaits the engine's end")]
@@ -120,19 +125,16 @@ impl App {
             clock: clock.clone(),
             chance,
             check_payload: Arc::new(move |task_type, payload| wiring::check(&handlers, task_type, payload)),
-            authenticate: Arc::new(move |presented| key.verify(presented).then(|| Caller { id: Arc::from(key.id()) })),
+            authenticate: keys.authenticate(),
+            keys: keys.ring(),
+            change_keys: keys.change(),
             metrics: wiring::metrics_text(&telemetry),
             ready: wiring::is_set(&ready),
             on_access: wiring::on_access(&telemetry),
             payload_bytes_max: wiring::number(&payload_bytes_max),
         });
         let around = Surroundings { limits: Limits::default(), clock: clock.clone(), telemetry: telemetry.clone() };
-        let metrics_server = metrics_listener
-            .map(|listener| Server::start(listener, None, crate::api::metrics_only(api.clone()), around.clone()))
-            .transpose()
-            .map_err(StartError::Serve)?;
-        let rustls = tls.as_ref().map(|tls| Arc::clone(&tls.rustls));
-        let server = Server::start(listener, rustls, crate::api::router(api), around).map_err(StartError::Serve)?;
+        let (server, metrics_server) = serve(&api, (listener, metrics_listener), tls.as_ref(), &around)?;
         ready.store(true, Ordering::Release);
         let now = clock.now();
         let took = now.mono.saturating_sub(began);
@@ -153,6 +155,8 @@ impl App {
             metrics_server,
             tls,
             renewal,
+            key_uses: keys.keep_uses_regularly(),
+            keys,
             clients,
             payload_bytes_max,
             engine,
@@ -161,6 +165,22 @@ impl App {
             progress: ports.progress,
         })
     }
+}
+
+/// Starts the API on its listener, and metrics on theirs, if they have one.
+fn serve(
+    api: &Api,
+    (listener, metrics_listener): (TcpListener, Option<TcpListener>),
+    tls: Option<&Arc<ServerTls>>,
+    around: &Surroundings,
+) -> Result<(ServerHandle, Option<ServerHandle>), StartError> {
+    let metrics = metrics_listener
+        .map(|listener| Server::start(listener, None, crate::api::metrics_only(api.clone()), around.clone()))
+        .transpose()
+        .map_err(StartError::Serve)?;
+    let rustls = tls.map(|tls| Arc::clone(&tls.rustls));
+    let server = Server::start(listener, rustls, crate::api::router(api.clone()), around.clone());
+    Ok((server.map_err(StartError::Serve)?, metrics))
 }
 
 /// Looks at the certificate once a day: the own CA's leaf lives for months, a server may live for years.

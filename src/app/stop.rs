@@ -41,6 +41,8 @@ impl App {
         if let Some(renewal) = self.renewal {
             renewal.abort();
         }
+        self.key_uses.abort();
+        self.keys.keep_uses().await;
         ShutdownStep::ApiClosed.emit(&telemetry);
         phase.send_replace(Phase::Stop);
         engine_ended(self.engine.await, &telemetry)?;

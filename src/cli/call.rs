@@ -96,7 +96,7 @@ impl CallError {
     /// Whether the same request may well be answered in a moment: nobody listens, or the server starts, stops, is busy.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::Refused(problem) => matches!(problem.status, 429 | 503),
+            Self::Refused(problem) => matches!(problem.status, 429 | 503) && problem.exit() != Exit::Auth,
             Self::NoConnection { .. } | Self::NoAnswer { .. } | Self::Proxy { .. } => true,
             Self::Strange { .. } => false,
         }
@@ -206,7 +206,7 @@ impl Problem {
     /// The exit code; the codes of problems are in `docs/api.md`.
     fn exit(&self) -> Exit {
         match (self.status, self.code.as_str()) {
-            (401 | 403, _) => Exit::Auth,
+            (401 | 403, _) | (_, "auth_rate_limited") => Exit::Auth,
             (404, "no_such_route") => Exit::Failure,
             (404, _) | (_, "unknown_queue" | "unknown_task_type") => Exit::NotFound,
             (409, _) | (_, "idempotency_mismatch") => Exit::Conflict,
@@ -218,7 +218,7 @@ impl Problem {
     /// What to do about it, where that is not said yet.
     fn advice(&self) -> Option<String> {
         match self.code.as_str() {
-            "unauthenticated" => Some(format!(
+            "unauthenticated" | "insufficient_scope" | "auth_rate_limited" => Some(format!(
                 "The key came from {}. Name another with --key file:PATH, --key env:NAME or SENDOFF_KEY",
                 self.key_from
             )),

@@ -16,9 +16,9 @@ pub(super) enum Exit {
     Failure = 1,
     /// The command line, or the task that it describes, is not valid.
     Usage = 2,
-    /// There is no such task, queue or dead letter.
+    /// There is no such task, queue, dead letter or API key.
     NotFound = 3,
-    /// The server does not know the key, or there is none.
+    /// The server does not know the key, it may not do this, or there is none.
     Auth = 4,
     /// The task's state, or an earlier request, does not allow this.
     Conflict = 5,

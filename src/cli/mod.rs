@@ -17,6 +17,7 @@ mod dev;
 mod dlq;
 mod exit;
 mod healthcheck;
+mod key;
 mod limits;
 mod man;
 mod output;
@@ -41,6 +42,7 @@ use config::ConfigCommand;
 use context::finish;
 use dev::Dev;
 use dlq::DlqCommand;
+use key::KeyCommand;
 use queue::QueueCommand;
 use task::TaskCommand;
 
@@ -114,6 +116,17 @@ Examples:
         #[command(flatten)]
         options: ClientOptions,
     },
+    /// Make, list, revoke API keys.
+    #[command(after_help = "\
+Examples:
+  sendoff key create mail-service --scope enqueue:mail-*
+  sendoff key list")]
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
     /// Look at the configuration.
     #[command(after_help = "Examples:\n  sendoff config check\n  sendoff config show --config config.yaml")]
     Config {
@@ -147,6 +160,7 @@ pub fn main() -> ExitCode {
         Command::Task { command, options } => task::run(command, &options, &server),
         Command::Dlq { command, options } => dlq::run(command, &options, &server),
         Command::Queue { command, options } => queue::run(command, &options, &server),
+        Command::Key { command, options } => key::run(command, &options, &server),
         Command::Config { command } => finish(config::run(command, server)),
         Command::Limits(limits) => finish(limits::run(&limits)),
         Command::Healthcheck(healthcheck) => finish(healthcheck::run(healthcheck, server)),

@@ -32,6 +32,7 @@ pub(super) async fn failed(error: &StartError) -> ExitCode {
         | StartError::Key(_)
         | StartError::Tls(_)
         | StartError::Recover(_)
+        | StartError::Keys(_)
         | StartError::Clients(_)
         | StartError::Serve(_) => None,
     };

@@ -97,6 +97,7 @@ pub struct Metrics {
     pub(super) http_requests: Family<RequestLabels, Counter>,
     pub(super) http_duration: Histogram,
     pub(super) connections_failed: Counter,
+    pub(super) authentication_failures: Family<FailureLabels, Counter>,
     pub(super) stale_settles: Counter,
     pub(super) wall_jumps: Counter,
     pub(super) accepting: Gauge,
@@ -127,6 +128,7 @@ impl Metrics {
             // 0.1 ms … 105 s
             http_duration: Histogram::new(exponential_buckets(0.000_1, 4.0, 11)),
             connections_failed: Counter::default(),
+            authentication_failures: Family::default(),
             stale_settles: Counter::default(),
             wall_jumps: Counter::default(),
             accepting: Gauge::default(),
@@ -139,6 +141,9 @@ impl Metrics {
         // There from the start, so that the first of each is seen to be an increase.
         for outcome in ["applied", "unchanged", "refused"] {
             metrics.config_reloads.get_or_create(&ReloadLabels { outcome }).inc_by(0);
+        }
+        for answer in ["unauthenticated", "rate_limited"] {
+            metrics.authentication_failures.get_or_create(&FailureLabels { answer }).inc_by(0);
         }
         metrics.register_tasks(registry);
         metrics.register_process(registry);
@@ -178,6 +183,8 @@ impl Metrics {
         registry.register_with_unit("http_request_duration", http, Unit::Seconds, self.http_duration.clone());
         let failed = "Connections that ended before their first request (accept or TLS handshake failed)";
         registry.register("connections_failed", failed, self.connections_failed.clone());
+        let failed = "Requests with a wrong, expired or revoked API key, by how they were answered";
+        registry.register("authentication_failures", failed, self.authentication_failures.clone());
         registry.register("wall_jumps", "Jumps of the wall clock", self.wall_jumps.clone());
         registry.register("accepting", "1 while there is disk space for new tasks", self.accepting.clone());
         let build = Info::new(BuildLabels { version: env!("CARGO_PKG_VERSION") });
@@ -260,6 +267,11 @@ pub(super) struct RequestLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ReloadLabels {
     pub(super) outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct FailureLabels {
+    pub(super) answer: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

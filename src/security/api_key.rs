@@ -1,13 +1,22 @@
-//! API keys: `so_<id>_<secret>`, random enough to need no slow hash, and the one admin key of a first start.
+//! API keys: `so_<id>_<secret>`, how they are made and recognised, and the one admin key of a first start.
+//!
+//! What is kept of a key is SHA-256 of its text. A slow, salted hash is for secrets that people choose: it makes guessing
+//! from a list dear. There is no list for 256 random bits, and trying them all is out of reach of any hash, so a fast one
+//! loses nothing, and no request can be made dear by presenting wrong keys.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::crypto::SecureRandom;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::task::WallMs;
+use crate::task::name::KeyName;
+
 use super::private_file::{self, FileError};
+use super::scope::Scopes;
 
 /// The admin key's file in `data_dir`.
 pub const ADMIN_KEY_FILE: &str = "admin.key";
@@ -21,13 +30,116 @@ const SECRET_LEN: usize = 43;
 const CHECK_LEN: usize = 6;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
+/// What is kept of a key's text: enough to recognise it, not enough to present it.
+#[derive(Clone, Copy)]
+pub struct KeyDigest([u8; 32]);
+
+impl KeyDigest {
+    /// The digest of a text, whatever it is.
+    pub fn of(text: &str) -> Self {
+        Self(digest(text))
+    }
+
+    /// A digest that was kept.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes to keep.
+    pub fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+
+    /// Whether both are of one text. Takes the same time wherever the two differ.
+    pub fn is(self, other: Self) -> bool {
+        bool::from(self.0.ct_eq(&other.0))
+    }
+}
+
+impl PartialEq for KeyDigest {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(*other)
+    }
+}
+
+impl Eq for KeyDigest {}
+
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyDigest(…)")
+    }
+}
+
+/// An API key as it is kept: everything but its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// The public part that names it.
+    pub id: Arc<str>,
+    /// What it is for.
+    pub name: KeyName,
+    /// By which it is recognised.
+    pub digest: KeyDigest,
+    /// What it may do.
+    pub scopes: Arc<Scopes>,
+    /// When it was made.
+    pub created_at: WallMs,
+    /// From when on it is void.
+    pub expires_at: Option<WallMs>,
+    /// When it was used last, roughly ([`crate::task::limits::KEY_USE_STEP`]).
+    pub last_used_at: Option<WallMs>,
+}
+
+/// A key made just now: the only moment at which its text is there. Has no `Display`, and a `Debug` without the secret.
+pub struct FreshKey {
+    text: String,
+}
+
+impl FreshKey {
+    /// Makes a key.
+    pub fn generate() -> Result<Self, NoRandomness> {
+        let body = format!("{PREFIX}_{}_{}", random_text(ID_LEN)?, random_text(SECRET_LEN)?);
+        let text = format!("{body}{}", checksum(&body));
+        Ok(Self { text })
+    }
+
+    /// The public part that names it.
+    pub fn id(&self) -> &str {
+        id_of(&self.text)
+    }
+
+    /// What to keep of it.
+    pub fn digest(&self) -> KeyDigest {
+        KeyDigest::of(&self.text)
+    }
+
+    /// The key itself: for the one answer that shows it.
+    pub fn reveal(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Debug for FreshKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FreshKey({PREFIX}_{}_…)", self.id())
+    }
+}
+
+/// The operating system gave no random numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the operating system gave no random numbers")]
+pub struct NoRandomness;
+
+/// The part of a key that names it; empty where there is none. What was presented may be anything.
+pub(super) fn id_of(text: &str) -> &str {
+    text.split('_').nth(1).unwrap_or_default()
+}
+
 /// The admin key of this server: may do everything.
 ///
 /// Has no `Display`, and a `Debug` that shows only the id; [`AdminKey::reveal`] is the one way to the text.
 #[derive(Clone)]
 pub struct AdminKey {
     text: String,
-    digest: [u8; 32],
 }
 
 /// Why there is no admin key.
@@ -47,8 +159,8 @@ pub enum AdminKeyError {
         path: PathBuf,
     },
     /// The operating system gave no random numbers.
-    #[error("the operating system gave no random numbers")]
-    NoRandomness,
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
 }
 
 impl AdminKey {
@@ -68,14 +180,14 @@ impl AdminKey {
         Ok((key, true))
     }
 
-    /// Whether `presented` is this key. Takes the same time wherever the two differ.
-    pub fn verify(&self, presented: &str) -> bool {
-        bool::from(digest(presented).ct_eq(&self.digest))
-    }
-
     /// The public part that names the key, for logs.
     pub fn id(&self) -> &str {
-        self.text.split('_').nth(1).unwrap_or_default()
+        id_of(&self.text)
+    }
+
+    /// By which it is recognised.
+    pub fn digest(&self) -> KeyDigest {
+        KeyDigest::of(&self.text)
     }
 
     /// The key itself: for the line printed at the first start, and for the CLI's own requests.
@@ -84,13 +196,11 @@ impl AdminKey {
     }
 
     fn generate() -> Result<Self, AdminKeyError> {
-        let body = format!("{PREFIX}_{}_{}", random_text(ID_LEN)?, random_text(SECRET_LEN)?);
-        let text = format!("{body}{}", checksum(&body));
-        Ok(Self { digest: digest(&text), text })
+        Ok(Self { text: FreshKey::generate()?.text })
     }
 
     fn parse(text: &str) -> Option<Self> {
-        looks_like_key(text).then(|| Self { digest: digest(text), text: text.to_owned() })
+        looks_like_key(text).then(|| Self { text: text.to_owned() })
     }
 }
 
@@ -129,13 +239,13 @@ fn checksum(body: &str) -> String {
 }
 
 /// `len` letters and digits, each as likely as any other, from the operating system's randomness.
-fn random_text(len: usize) -> Result<String, AdminKeyError> {
+fn random_text(len: usize) -> Result<String, NoRandomness> {
     let source: &dyn SecureRandom = rustls::crypto::aws_lc_rs::default_provider().secure_random;
     let mut text = String::with_capacity(len);
     let mut bytes = [0_u8; 64];
     while text.len() < len {
         // What there is to know about the cause is in the name of the error.
-        source.fill(&mut bytes).or(Err(AdminKeyError::NoRandomness))?;
+        source.fill(&mut bytes).or(Err(NoRandomness))?;
         // 248 = 4 × 62: the bytes from there on would make the first letters likelier.
         let fair = bytes.iter().filter(|byte| **byte < 248).map(|byte| char::from(letter(u64::from(byte % 62))));
         text.extend(fair.take(len - text.len()));
@@ -171,10 +281,10 @@ mod tests {
     #[test]
     fn only_the_key_itself_is_accepted() {
         let key = AdminKey::generate().unwrap();
-        assert!(key.verify(key.reveal()));
+        assert!(key.digest().is(KeyDigest::of(key.reveal())));
         let other = AdminKey::generate().unwrap();
         for wrong in ["", "so_", other.reveal(), &key.reveal()[1..], &format!("{} ", key.reveal())] {
-            assert!(!key.verify(wrong), "{wrong:?}");
+            assert!(!key.digest().is(KeyDigest::of(wrong)), "{wrong:?}");
         }
     }
 
@@ -185,6 +295,10 @@ mod tests {
         let shown = format!("{key:?}");
         assert!(!shown.contains(secret) && shown.contains(key.id()), "{shown}");
         assert_eq!((key.id().len(), secret.len()), (ID_LEN, SECRET_LEN + CHECK_LEN));
+        let fresh = FreshKey::generate().unwrap();
+        let secret = fresh.reveal().rsplit('_').next().unwrap();
+        assert!(!format!("{fresh:?} {:?}", fresh.digest()).contains(secret));
+        assert!(looks_like_key(fresh.reveal()) && fresh.digest() == KeyDigest::of(fresh.reveal()));
     }
 
     #[test]

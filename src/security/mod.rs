@@ -3,7 +3,10 @@
 mod address;
 pub mod api_key;
 pub mod egress;
+pub mod failure_limit;
 pub mod http_client;
+pub mod key_ring;
 mod local_ca;
 mod private_file;
+pub mod scope;
 pub mod server_tls;

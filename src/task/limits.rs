@@ -199,6 +199,21 @@ pub const RESERVE_BYTES_MIN: u64 = 2 * COMMIT_BYTES_MAX as u64;
 pub const CLIENT_CONNECT_MAX: Span = Span::from_secs(10);
 /// How long the command line waits for a whole answer; longer than [`WAIT_MAX`].
 pub const CLIENT_ANSWER_MAX: Span = Span::from_secs(90);
+/// API keys of one server, the one in `admin.key` not counted.
+pub const API_KEYS_MAX: usize = 1_000;
+/// Scopes of one API key.
+pub const KEY_SCOPES_MAX: usize = 64;
+/// How precisely the last use of an API key is known.
+pub const KEY_USE_STEP: Span = Span::from_secs(60);
+/// How often last uses of API keys are written down, if there were any.
+pub const KEY_USES_KEPT_EVERY: Span = Span::from_secs(600);
+/// Failed authentications from one address (IPv6: one /64) in one go.
+pub const AUTH_FAILURES_BURST: u32 = 30;
+/// After these, how often one more is answered with 401 rather than 429.
+pub const AUTH_FAILURE_EVERY: Span = Span::from_secs(2);
+/// Addresses whose failed authentications are counted apart; all further ones are counted together.
+pub const AUTH_FAILURE_SOURCES_MAX: usize = 10_000;
+
 /// How long a command that follows a task or watches a list waits for a server that does not answer.
 pub const CLIENT_SILENCE_MAX: Span = Span::from_secs(30);
 /// How long whoever listens on the server's port already has to say that it is a sendoff.

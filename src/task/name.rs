@@ -85,6 +85,10 @@ name!(
     LabelName, NAME_LEN_MAX, &['.', '_', '-'], "[A-Za-z0-9._-]"
 );
 name!(
+    /// What an API key is for: `[A-Za-z0-9._-]{1,128}`. Several keys may have one name.
+    KeyName, NAME_LEN_MAX, &['.', '_', '-'], "[A-Za-z0-9._-]"
+);
+name!(
     /// A client's own `task_id`: `[A-Za-z0-9._:~-]{1,256}`.
     TaskName, TASK_NAME_LEN_MAX, &['.', '_', ':', '~', '-'], "[A-Za-z0-9._:~-]"
 );

@@ -30,6 +30,8 @@ mod fuzz;
 #[cfg(test)]
 mod interleaving;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod model;

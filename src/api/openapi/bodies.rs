@@ -8,7 +8,7 @@ use utoipa::openapi::schema::{Schema, SchemaType};
 use utoipa::openapi::{ArrayBuilder, KnownFormat, ObjectBuilder, Ref, SchemaFormat, Type};
 
 use crate::task::limits::{
-    ATTEMPTS_MAX, BACKOFF_MAX, BATCH_TASKS_MAX, DOUBLINGS_MAX, RUN_AHEAD_MAX, TARGET_HEADERS_MAX,
+    ATTEMPTS_MAX, BACKOFF_MAX, BATCH_TASKS_MAX, DOUBLINGS_MAX, KEY_SCOPES_MAX, RUN_AHEAD_MAX, TARGET_HEADERS_MAX,
     TARGET_METHOD_LEN_MAX, TARGET_URL_LEN_MAX, TASK_NAME_LEN_MAX, TIMEOUT_MAX, TIMEOUT_MIN,
 };
 use crate::task::outcome::DeadReason;
@@ -40,6 +40,10 @@ component!(
 component!(
     /// `payload` of a task of type `http_request`.
     HttpRequest = http_request()
+);
+component!(
+    /// `POST /keys`.
+    NewKey = new_key()
 );
 component!(
     /// `POST /dlq/redrive`, `POST /dlq/purge`.
@@ -191,6 +195,21 @@ fn all_or_some() -> Value {
             ],
         },
     ])
+}
+
+fn new_key() -> ObjectBuilder {
+    let scopes = ArrayBuilder::new()
+        .items(Ref::from_schema_name("KeyScope"))
+        .description(Some("What it may do. What is not named is denied."))
+        .min_items(Some(1))
+        .max_items(Some(KEY_SCOPES_MAX));
+    let fields = vec![
+        ("name", name("What it is for. Several keys may have one name.").into()),
+        ("scopes", scopes.into()),
+        ("expires_at", optional(time("From when on it is void; never, if none is given.", "2029-12-31T23:00:00Z"))),
+    ];
+    let key = object("A new API key.", fields).required("name").required("scopes");
+    key.examples([json!({"name": "mail-service", "scopes": ["enqueue:mail-*", "read:mail-*"]})])
 }
 
 fn dead_letter_filter() -> ObjectBuilder {

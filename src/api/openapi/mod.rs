@@ -11,15 +11,17 @@
 
 use std::sync::LazyLock;
 
-use axum::http::header;
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use utoipa::OpenApi;
+use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, HeaderBuilder, ObjectBuilder, Ref, RefOr, Type};
 
-use super::{batch, dlq, docs, ops, queues, tasks};
+use super::router::needs;
+use super::{batch, dlq, docs, keys, ops, queues, tasks};
 
 /// A named component of the document, never a value.
 macro_rules! component {
@@ -55,6 +57,9 @@ const ABOUT: &str = "\
 The HTTP task queue you run yourself.
 
 - **Key**: `Authorization: Bearer so_…` for everything but health, this document and its page.
+- **Scopes**: a key holds some of `enqueue`, `read`, `read_payload`, `manage`, `redrive`, `metrics`, `admin`, all but the \
+last two of every queue or of some; `x-required-scope` says which one an operation needs. What a key may not see is not \
+there: 404, or left out of lists.
 - **Durable**: a task that was answered with 200 or 201 is on disk. A 4xx is a refusal. After a 5xx or no answer it is \
 not known: repeat with the same `Idempotency-Key`.
 - **Pages**: pass `next` as `cursor` for the page after; `null` means there is none.
@@ -69,17 +74,19 @@ not known: repeat with the same `Idempotency-Key`.
         (name = "tasks", description = "Enqueue, look, wait, cancel, run now"),
         (name = "queues", description = "How queues stand; pause and resume"),
         (name = "dead letters", description = "Tasks that were given up: look, redrive, purge"),
+        (name = "keys", description = "API keys: make, list, revoke"),
         (name = "operations", description = "For those who run the server"),
     ),
     security(("api_key" = [])),
     components(schemas(
-        bodies::HttpRequest, bodies::NewTask, bodies::RetryOverrides, refusals::ProblemCode, super::error::ProblemBody,
+        bodies::HttpRequest, bodies::NewTask, words::KeyId, words::KeyScope, bodies::RetryOverrides, refusals::ProblemCode, super::error::ProblemBody,
         super::tasks::RemovedTask, words::DeadLetterReason, words::QueueName, words::StatusVerdict, words::TaskId, words::TaskStatus, words::TaskType, words::True,
     )),
     paths(
         tasks::create, batch::create, tasks::list, tasks::show, tasks::cancel, tasks::run,
         queues::list, queues::show, queues::pause, queues::resume,
         dlq::list, dlq::show, dlq::redrive, dlq::redrive_all, dlq::purge, dlq::purge_all,
+        keys::list, keys::create, keys::show, keys::revoke,
         ops::metrics, ops::healthz, ops::readyz, openapi, docs::page,
     ),
 )]
@@ -117,7 +124,8 @@ fn document() -> utoipa::openapi::OpenApi {
     let id = HeaderBuilder::new().schema(Some(id)).description(Some("The id of this request: yours, else a new one."));
     components.headers.insert("X-Request-Id".to_owned(), RefOr::T(id.build()));
     components.parameters.insert("X-Request-Id".to_owned(), RefOr::T(parameters::request_id()));
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
+        scope(path, item);
         let id = Ref::new("#/components/parameters/X-Request-Id");
         item.parameters.get_or_insert_default().push(RefOr::Ref(id));
         for operation in operations(item) {
@@ -131,6 +139,23 @@ fn document() -> utoipa::openapi::OpenApi {
         with_request_id(response);
     }
     document
+}
+
+/// Says which scope each operation of a path needs.
+fn scope(path: &str, item: &mut PathItem) {
+    let methods = [
+        (Method::GET, &mut item.get),
+        (Method::PUT, &mut item.put),
+        (Method::POST, &mut item.post),
+        (Method::DELETE, &mut item.delete),
+        (Method::PATCH, &mut item.patch),
+    ];
+    for (method, operation) in methods {
+        if let (Some(operation), Some(scope)) = (operation, needs(&method, path)) {
+            let said = Extensions::from_iter([("x-required-scope", scope.as_str())]);
+            operation.extensions.get_or_insert_default().merge(said);
+        }
+    }
 }
 
 /// The operations of a path. There are others in OpenAPI; this API has none of them.

@@ -36,6 +36,10 @@ parameters!(
     QueueInPath = vec![in_path("queue", "QueueName", "The queue's name.")]
 );
 parameters!(
+    /// `{id}` of an API key.
+    KeyInPath = vec![in_path("id", "KeyId", "The public part of the key.")]
+);
+parameters!(
     /// `Idempotency-Key`.
     Repeatable = vec![idempotency_key()]
 );

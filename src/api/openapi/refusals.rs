@@ -15,8 +15,8 @@ component!(
     ProblemCode = one_of_words("What went wrong; stable.", Code::ALL.map(Code::as_str))
 );
 
-/// A key is needed.
-const KEY: &[Code] = &[Code::Unauthenticated];
+/// A key is needed, with the scope of the operation.
+const KEY: &[Code] = &[Code::Unauthenticated, Code::AuthRateLimited, Code::InsufficientScope];
 /// Parameters of the query are read, or there must be none.
 const QUERY: &[Code] = &[Code::InvalidQuery];
 /// A body is read (`extract`).
@@ -32,6 +32,8 @@ const BODY: &[Code] = &[
 pub(in crate::api) const ENGINE: &[Code] = &[Code::Busy, Code::Stopping, Code::UnknownOutcome];
 /// The store is read (`StoreError`).
 pub(in crate::api) const STORE: &[Code] = &[Code::StorageDamaged, Code::StorageUnavailable];
+/// API keys are changed (`KeyChangeError`).
+const KEPT: &[Code] = &[Code::StorageFull, Code::UnknownOutcome];
 /// Something is done to one task (`TaskActionError`, without the engine's part).
 pub(in crate::api) const ACTION: &[Code] = &[Code::NotFound, Code::WrongState, Code::StorageDamaged];
 /// Tasks are accepted (`AcceptError`, without the engine's part).
@@ -52,7 +54,9 @@ fn of(operation: &str) -> Option<Vec<&'static [Code]>> {
         "create_task" | "create_tasks" => vec![KEY, QUERY, BODY, TASK, ACCEPT, ENGINE, STORE],
         "list_tasks" => vec![KEY, QUERY, STORE],
         "get_task" => vec![KEY, QUERY, &[Code::NotFound], ENGINE, STORE],
-        "cancel_task" | "run_task" | "redrive_dead_letter" | "purge_dead_letter" => vec![KEY, QUERY, ACTION, ENGINE],
+        "cancel_task" | "run_task" | "redrive_dead_letter" | "purge_dead_letter" => {
+            vec![KEY, QUERY, ACTION, ENGINE, STORE]
+        }
         "list_queues" => vec![KEY, QUERY, ENGINE],
         "get_queue" | "pause_queue" | "resume_queue" => vec![KEY, QUERY, &[Code::NotFound], ENGINE],
         "list_dead_letters" => vec![KEY, QUERY, ENGINE, STORE],
@@ -60,7 +64,10 @@ fn of(operation: &str) -> Option<Vec<&'static [Code]>> {
         "redrive_dead_letters" | "purge_dead_letters" => {
             vec![KEY, QUERY, BODY, &[Code::InvalidFilter], ENGINE, STORE]
         }
-        "get_metrics" => vec![KEY, QUERY],
+        "get_key" => vec![KEY, QUERY, &[Code::NotFound]],
+        "create_key" => vec![KEY, QUERY, BODY, &[Code::InvalidKey, Code::TooManyKeys], KEPT],
+        "revoke_key" => vec![KEY, QUERY, &[Code::NotFound, Code::KeyInFile], KEPT],
+        "get_metrics" | "list_keys" => vec![KEY, QUERY],
         "get_readiness" => vec![&[Code::NotReady]],
         "get_health" | "get_openapi" | "get_docs" => Vec::new(),
         _ => return None,
@@ -99,7 +106,7 @@ pub(super) fn response(status: u16, codes: &[Code]) -> Response {
     if codes.iter().any(|code| code.retry_after_secs().is_some()) {
         response = response.header("Retry-After", retry_after());
     }
-    if codes.contains(&Code::Unauthenticated) {
+    if codes.contains(&Code::Unauthenticated) || codes.contains(&Code::InsufficientScope) {
         response = response.header("WWW-Authenticate", challenge());
     }
     response.build()

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use crate::api::error::{Code, Problem};
 use crate::api::rig_tests::{KEY, accepting, check, idle, noon};
 use crate::api::wire_task::{RETRY_FIELDS, Rules, TASK_FIELDS, one};
-use crate::api::{dlq, docs, tasks};
+use crate::api::{dlq, docs, keys as api_keys, tasks};
 use crate::queue::command::{AcceptError, EngineError, TaskActionError};
 use crate::queue::store::StoreError;
-use crate::task::limits::WAIT_MAX;
+use crate::task::limits::{KEY_SCOPES_MAX, WAIT_MAX};
 use crate::task::{QueueName, Span, Status, TaskName};
 use crate::worker::handler::http;
 
@@ -58,6 +58,7 @@ fn every_field_that_is_read_is_declared_and_no_other() {
         ("NewTask", &TASK_FIELDS[..]),
         ("RetryOverrides", &RETRY_FIELDS),
         ("DeadLetterFilter", &dlq::FILTER_FIELDS),
+        ("NewKey", &api_keys::KEY_FIELDS),
         ("HttpRequest", &http::FIELDS.split(", ").collect::<Vec<_>>()),
     ] {
         assert_eq!(keys(&declared(schema)), read.iter().copied().collect(), "{schema}");
@@ -175,6 +176,32 @@ fn filters_are_those_of_the_code() {
     ] {
         assert_eq!(dlq::read_bulk(&filter.to_string()).is_ok(), fits, "{filter}");
         assert_eq!(validator("/components/schemas/DeadLetterFilter").is_valid(&filter), fits, "{filter}");
+    }
+}
+
+#[test]
+fn new_keys_are_those_of_the_code() {
+    let many = |count: usize| (0..count).map(|n| format!("read:q{n}")).collect::<Vec<_>>();
+    for (key, fits) in [
+        (json!({"name": "a", "scopes": ["read"]}), true),
+        (json!({"name": "a", "scopes": ["enqueue:mail-*", "metrics"], "expires_at": null}), true),
+        (json!({"name": "a", "scopes": ["read"], "expires_at": "2026-12-01T00:00:00Z"}), true),
+        (json!({"name": "a", "scopes": many(KEY_SCOPES_MAX)}), true),
+        (json!({"name": "a", "scopes": many(KEY_SCOPES_MAX + 1)}), false),
+        (json!({"name": "a", "scopes": []}), false),
+        (json!({"name": "a", "scopes": ["metrics:mail"]}), false),
+        (json!({"name": "a", "scopes": ["read:"]}), false),
+        (json!({"name": "a", "scopes": ["write"]}), false),
+        (json!({"name": "a", "scopes": [1]}), false),
+        (json!({"name": "a b", "scopes": ["read"]}), false),
+        (json!({"name": null, "scopes": ["read"]}), false),
+        (json!({"scopes": ["read"]}), false),
+        (json!({"name": "a"}), false),
+        (json!({"name": "a", "scopes": ["read"], "scope": "read"}), false),
+        (json!([]), false),
+    ] {
+        assert_eq!(api_keys::read(&key.to_string(), noon()).is_ok(), fits, "{key}");
+        assert_eq!(validator("/components/schemas/NewKey").is_valid(&key), fits, "{key}");
     }
 }
 

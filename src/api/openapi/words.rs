@@ -6,6 +6,7 @@ use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::schema::{AdditionalProperties, Schema, SchemaType};
 use utoipa::openapi::{KnownFormat, Object, ObjectBuilder, OneOfBuilder, Ref, SchemaFormat, Type};
 
+use crate::security::scope::Scope;
 use crate::task::limits::{LABEL_VALUE_LEN_MAX, LABELS_MAX, NAME_LEN_MAX, TASK_NAME_LEN_MAX};
 use crate::task::outcome::{DeadReason, OutcomeClass, StatusAction};
 use crate::task::{Span, Status, StopWhen};
@@ -23,6 +24,9 @@ const DURATION_GIVEN_PATTERN: &str = concat!(
     r"^(?=.)([0-9]+(\.[0-9]+)?d)?([0-9]+(\.[0-9]+)?h)?([0-9]+(\.[0-9]+)?m)?([0-9]+(\.[0-9]+)?s)?([0-9]+ms)?$",
     r"|^[0-9]+(\.[0-9]{1,3})?$"
 );
+
+/// A scope, and to which queues it reaches.
+const SCOPE_PATTERN: &str = "^((enqueue|read|read_payload|manage|redrive)(:[A-Za-z0-9._*-]{1,128})?|metrics|admin)$";
 
 component!(
     /// A moment, in answers and requests.
@@ -51,6 +55,20 @@ component!(
 component!(
     /// The name of a task type.
     TaskType = name("What runs a task.").examples([json!("http_request")])
+);
+component!(
+    /// The public part of an API key.
+    KeyId = text("The public part of an API key, `so_<id>_<secret>`.").examples([json!("7fK2pQx0")])
+);
+component!(
+    /// What an API key may do.
+    KeyScope = text(&format!(
+        "`{}`; those of tasks and queues may be limited to queues by a pattern, in which `*` stands for any run of \
+         characters: `enqueue:mail-*`.",
+        Scope::ALL.map(Scope::as_str).join("`, `")
+    ))
+    .pattern(Some(SCOPE_PATTERN))
+    .examples([json!("read"), json!("enqueue:mail-*")])
 );
 component!(
     /// Where a task stands.
@@ -211,7 +229,7 @@ fn counts(description: &str, words: &[&str]) -> ObjectBuilder {
 /// The payload in answers: any JSON, as it was given.
 pub(in crate::api) fn any_json() -> ObjectBuilder {
     let description = "As it was given; in its `headers` the values of `authorization`, `proxy-authorization` and `cookie` are \
-                       `\"[redacted]\"`. `null` if the record is damaged.";
+                       `\"[redacted]\"`. `null` if the record is damaged, or without the scope `read_payload`.";
     ObjectBuilder::new().schema_type(SchemaType::AnyValue).description(Some(description))
 }
 

@@ -2,6 +2,7 @@
 
 mod config;
 mod engine;
+mod key;
 mod server;
 mod task;
 
@@ -12,6 +13,7 @@ pub use engine::{
     ClockTrusted, CommitDone, CommitUnknown, Interrupted, PressureEased, QueueHeld, QueuePaused, QueueResumed,
     Recovered, StoreFull, StorePressure, WallJump,
 };
+pub use key::{AuthenticationFailed, KeyCreated, KeyDamaged, KeyRevoked, KeyUsesLost};
 pub use server::{
     CertificateReady, ConnectionFailed, Exposed, ForcedStop, IdentityChanged, Ready, RequestServed, ShutdownStep,
 };
@@ -93,6 +95,11 @@ events!(
     ForcedStop,
     ConfigReloaded,
     ConfigRefused,
+    KeyCreated,
+    KeyRevoked,
+    KeyDamaged,
+    KeyUsesLost,
+    AuthenticationFailed,
 );
 
 impl Fact for Event {

@@ -191,9 +191,33 @@ fn config_events() -> Vec<(Event, &'static str, &'static str, &'static [&'static
     ]
 }
 
+fn key_events() -> Vec<(Event, &'static str, &'static str, &'static [&'static str])> {
+    let created = |expires_at| KeyCreated {
+        id: "7fK2pQx0".to_owned(),
+        name: "mail".to_owned(),
+        scopes: "enqueue:mail-*".to_owned(),
+        expires_at,
+        by: "admin000".to_owned(),
+    };
+    let failed = |limited| AuthenticationFailed { address: "192.0.2.1".parse().unwrap(), limited };
+    let refused: &[&str] = &["sendoff_authentication_failures_total{answer=\"unauthenticated\"} 1"];
+    let limited: &[&str] = &["sendoff_authentication_failures_total{answer=\"rate_limited\"} 1"];
+    vec![
+        (created(None).into(), "key_created", "INFO", &[]),
+        (created(Some(WallMs::new(0))).into(), "key_created", "INFO", &[]),
+        (KeyRevoked { id: "7fK2pQx0".to_owned(), by: "admin000".to_owned() }.into(), "key_revoked", "INFO", &[]),
+        (KeyDamaged { what: "API key x: y".to_owned() }.into(), "key_damaged", "ERROR", &[]),
+        (KeyUsesLost { error: "the disk is full".to_owned() }.into(), "key_uses_lost", "WARN", &[]),
+        (failed(false).into(), "authentication_failed", "INFO", refused),
+        (failed(true).into(), "authentication_failed", "DEBUG", limited),
+    ]
+}
+
 #[test]
 fn each_fact_writes_its_line_and_moves_its_metrics_only() {
-    for (event, name, level, metrics) in [task_events(), engine_events(), process_events(), config_events()].concat() {
+    for (event, name, level, metrics) in
+        [task_events(), engine_events(), process_events(), config_events(), key_events()].concat()
+    {
         let (changed, line) = told(&event);
         let line = line.unwrap_or_else(|| panic!("{event:?} wrote no line"));
         assert_eq!((line["event"].as_str(), line["level"].as_str()), (Some(name), Some(level)), "{event:?}");

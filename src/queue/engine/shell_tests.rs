@@ -14,9 +14,10 @@ use crate::logging::Telemetry;
 use crate::queue::command::{Accept, AcceptError, Accepted};
 use crate::queue::store::memory::CommitFault;
 use crate::queue::store::{
-    Gathered, Later, ListPage, ListQuery, MemoryStore, OldestEnded, Recovered, Recovery, Row, TaskRecord, UniqueId,
-    digest,
+    Damage, Gathered, Later, ListPage, ListQuery, MemoryStore, OldestEnded, Recovered, Recovery, Row, TaskRecord,
+    UniqueId, digest,
 };
+use crate::security::api_key::KeyRecord;
 use crate::task::{LaneName, Priority, QueueName, RetryOverrides, TaskKey, TaskRef, TaskSpec, TaskType, WallMs, When};
 
 /// A memory store whose commits each wait for a permit.
@@ -55,6 +56,10 @@ impl Store for Gated {
 
     fn oldest_ended(&self, query: OldestEnded) -> Later<'_, Result<Vec<Row>, StoreError>> {
         self.inner.oldest_ended(query)
+    }
+
+    fn api_keys(&self) -> Later<'_, Result<Vec<Result<KeyRecord, Damage>>, StoreError>> {
+        self.inner.api_keys()
     }
 
     fn pressure(&self) -> Pressure {

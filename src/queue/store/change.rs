@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::security::api_key::KeyRecord;
 use crate::task::header::NameId;
 use crate::task::{Attempt, Body, Header, Status, TaskKey, WallMs};
 
@@ -70,6 +71,12 @@ pub(super) enum ChangeKind {
     Pause { queue: NameId, paused: bool },
     /// Unique keys whose time was over before `now` are forgotten, at most `limit` of them.
     Forget { now: WallMs, limit: u32 },
+    /// A new API key.
+    KeyCreated(Box<KeyRecord>),
+    /// An API key was used. Nothing happens if it was revoked meanwhile.
+    KeyUsed(Box<KeyRecord>),
+    /// An API key is void.
+    KeyRevoked(Arc<str>),
 }
 
 impl Change {
@@ -144,6 +151,21 @@ impl Change {
     /// Unique keys whose time is over are forgotten.
     pub fn forget(now: WallMs, limit: u32) -> Self {
         Self(ChangeKind::Forget { now, limit })
+    }
+
+    /// An API key is made.
+    pub fn key_created(record: KeyRecord) -> Self {
+        Self(ChangeKind::KeyCreated(Box::new(record)))
+    }
+
+    /// The last use of an API key is written down, if it has not been revoked meanwhile.
+    pub fn key_used(record: KeyRecord) -> Self {
+        Self(ChangeKind::KeyUsed(Box::new(record)))
+    }
+
+    /// An API key is revoked: nothing of it stays.
+    pub fn key_revoked(id: Arc<str>) -> Self {
+        Self(ChangeKind::KeyRevoked(id))
     }
 
     fn moved(old: &Header, new: Header, attempt: Option<Attempt>) -> Self {

@@ -1,16 +1,22 @@
 //! Which tasks a list shows: one meaning of a filter for every store.
 
 use crate::task::header::NameId;
-use crate::task::{Body, Header};
+use crate::task::{Body, Header, QueueName};
 
 use super::{Row, TaskFilter};
 
 impl TaskFilter {
-    /// Whether the header passes; `queue` is the number of the queue asked for.
+    /// Whether the header passes; `queue` is the number of the queue asked for, `name_of` has the names of all.
     ///
     /// Looked at first, because the header is at hand and the body is not.
-    pub(super) fn admits_header(&self, header: &Header, queue: Option<NameId>) -> bool {
+    pub(super) fn admits_header(
+        &self,
+        header: &Header,
+        queue: Option<NameId>,
+        name_of: impl FnOnce(NameId) -> Option<QueueName>,
+    ) -> bool {
         queue.is_none_or(|queue| queue == header.queue)
+            && self.visible.as_ref().is_none_or(|globs| name_of(header.queue).is_some_and(|name| globs.admits(&name)))
             && self.status.is_none_or(|status| status == header.status)
             && (self.dead_reason.is_none() || self.dead_reason == header.dead_reason)
     }

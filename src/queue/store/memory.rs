@@ -7,14 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::security::api_key::KeyRecord;
 use crate::task::header::NameId;
 use crate::task::limits::{ATTEMPTS_KEPT_FIRST, ATTEMPTS_KEPT_LAST};
 use crate::task::{Attempt, Body, Header, IdTail, LaneName, QueueName, Status, TaskKey, TaskRef, WallMs};
 
 use super::change::ChangeKind;
 use super::{
-    Change, CommitError, Gathered, Later, ListPage, ListQuery, NameKind, OldestEnded, Pressure, Recovered, Recovery,
-    Row, Store, StoreError, TaskRecord, UniqueId, UniqueKind, UniqueRecord, task_name_hash,
+    Change, CommitError, Damage, Gathered, Later, ListPage, ListQuery, NameKind, OldestEnded, Pressure, Recovered,
+    Recovery, Row, Store, StoreError, TaskRecord, UniqueId, UniqueKind, UniqueRecord, task_name_hash,
 };
 
 /// What may happen to the next commit.
@@ -66,6 +67,7 @@ struct State {
     unique: BTreeMap<UniqueId, UniqueRecord>,
     names: BTreeMap<(NameKind, NameId), Arc<str>>,
     paused: BTreeSet<NameId>,
+    api_keys: BTreeMap<Arc<str>, KeyRecord>,
 }
 
 impl MemoryStore {
@@ -197,6 +199,10 @@ impl Store for MemoryStore {
         ready(self.read(|state| state.oldest_ended(&query)))
     }
 
+    fn api_keys(&self) -> Later<'_, Result<Vec<Result<KeyRecord, Damage>>, StoreError>> {
+        ready(self.read(|state| Ok(state.api_keys.values().cloned().map(Ok).collect())))
+    }
+
     fn pressure(&self) -> Pressure {
         self.lock().pressure
     }
@@ -252,9 +258,13 @@ impl State {
                 self.tasks.get(&header.key).map(|(_, body)| Written::Task(header.clone(), Arc::clone(body)))
             }
             ChangeKind::Remove { key, .. } => Some(Written::Removed(*key)),
-            ChangeKind::Name { .. } | ChangeKind::Unique(_) | ChangeKind::Pause { .. } | ChangeKind::Forget { .. } => {
-                None
-            }
+            ChangeKind::Name { .. }
+            | ChangeKind::Unique(_)
+            | ChangeKind::Pause { .. }
+            | ChangeKind::Forget { .. }
+            | ChangeKind::KeyCreated(_)
+            | ChangeKind::KeyUsed(_)
+            | ChangeKind::KeyRevoked(_) => None,
         }
     }
 
@@ -270,7 +280,10 @@ impl State {
                 ChangeKind::Name { .. }
                 | ChangeKind::Unique(_)
                 | ChangeKind::Pause { .. }
-                | ChangeKind::Forget { .. } => continue,
+                | ChangeKind::Forget { .. }
+                | ChangeKind::KeyCreated(_)
+                | ChangeKind::KeyUsed(_)
+                | ChangeKind::KeyRevoked(_) => continue,
             };
             let is = epochs.get(&key).copied().unwrap_or_else(|| stored(&key));
             if let (Some(expected), true) = (expected, is != expected) {
@@ -294,6 +307,13 @@ impl State {
             ChangeKind::Pause { queue, paused: true } => drop(self.paused.insert(queue)),
             ChangeKind::Pause { queue, paused: false } => drop(self.paused.remove(&queue)),
             ChangeKind::Forget { now, limit } => self.forget(now, limit),
+            ChangeKind::KeyCreated(record) => drop(self.api_keys.insert(Arc::clone(&record.id), *record)),
+            ChangeKind::KeyUsed(record) => {
+                if let Some(kept) = self.api_keys.get_mut(&record.id) {
+                    *kept = *record;
+                }
+            }
+            ChangeKind::KeyRevoked(id) => drop(self.api_keys.remove(&id)),
         }
     }
 
@@ -359,9 +379,13 @@ impl State {
         })
     }
 
+    fn name(&self, kind: NameKind, id: NameId) -> &str {
+        self.names.get(&(kind, id)).map_or("unknown", |name| &**name)
+    }
+
     fn row(&self, key: TaskKey) -> Result<Option<Row>, StoreError> {
         let Some((header, body)) = self.tasks.get(&key) else { return Ok(None) };
-        let name = |kind, id| self.names.get(&(kind, id)).map_or("unknown", |name| &**name);
+        let name = |kind, id| self.name(kind, id);
         let queue = QueueName::parse(name(NameKind::Queue, header.queue))
             .map_err(|error| StoreError::Corrupt { what: error.to_string(), place: String::from("a queue's name") })?;
         let lane = LaneName::new(name(NameKind::Lane, header.lane));
@@ -390,7 +414,8 @@ impl State {
             }
             scanned += 1;
             last = Some(*key);
-            if filter.admits_header(header, number.flatten()) {
+            let name_of = |id| QueueName::parse(self.name(NameKind::Queue, id)).ok();
+            if filter.admits_header(header, number.flatten(), name_of) {
                 page.rows.extend(self.row(*key)?.filter(|row| filter.admits_body(row)));
             }
         }

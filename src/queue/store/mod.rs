@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use crate::security::api_key::KeyRecord;
+use crate::security::scope::QueueGlobs;
 use crate::task::id::TaskRef;
 use crate::task::name::LabelName;
 use crate::task::outcome::DeadReason;
@@ -26,7 +28,8 @@ pub use sqlite::{SqliteOptions, SqliteStore};
 /// A boxed future, so that the trait can be used as an object.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Keeps tasks. One process owns a store at a time; one engine commits to it, any number of readers read.
+/// Keeps tasks and API keys. One process owns a store at a time; one engine commits tasks to it, API keys are committed
+/// beside it, any number of readers read.
 pub trait Store: Send + Sync + 'static {
     /// Reads everything the engine's index needs: names first, then every header in order of keys, one
     /// [`Recovered`] at a time. Called once, before anything else, on a thread that may block.
@@ -51,6 +54,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The ended tasks of one queue that ended first, oldest first, at most `limit`: what retention looks at.
     fn oldest_ended(&self, query: OldestEnded) -> Later<'_, Result<Vec<Row>, StoreError>>;
+
+    /// Every API key, by id; of a damaged one what is wrong with it.
+    fn api_keys(&self) -> Later<'_, Result<Vec<Result<KeyRecord, Damage>>, StoreError>>;
 
     /// How full the disk is.
     fn pressure(&self) -> Pressure;
@@ -148,6 +154,8 @@ pub struct TaskFilter {
     pub labels: Vec<(LabelName, String)>,
     /// Dead for this reason.
     pub dead_reason: Option<DeadReason>,
+    /// Only of queues that these admit: what the caller may see.
+    pub visible: Option<QueueGlobs>,
 }
 
 /// A page to list.

@@ -20,9 +20,10 @@ use sendoff::queue::handle::Queues;
 use sendoff::queue::lease::{Lease, Settlement};
 use sendoff::queue::store::memory::CommitFault;
 use sendoff::queue::store::{
-    Change, CommitError, Gathered, Later, ListPage, ListQuery, MemoryStore, OldestEnded, Pressure, Recovered, Recovery,
-    Row, Store, StoreError, TaskRecord, UniqueId, digest,
+    Change, CommitError, Damage, Gathered, Later, ListPage, ListQuery, MemoryStore, OldestEnded, Pressure, Recovered,
+    Recovery, Row, Store, StoreError, TaskRecord, UniqueId, digest,
 };
+use sendoff::security::api_key::KeyRecord;
 use sendoff::task::{
     LaneName, Outcome, Priority, QueueName, RetryOverrides, Status, TaskKey, TaskRef, TaskSpec, TaskType, WallMs, When,
 };
@@ -136,6 +137,10 @@ impl Store for Slow {
         self.inner.oldest_ended(query)
     }
 
+    fn api_keys(&self) -> Later<'_, Result<Vec<Result<KeyRecord, Damage>>, StoreError>> {
+        self.inner.api_keys()
+    }
+
     fn pressure(&self) -> Pressure {
         self.inner.pressure()
     }
@@ -207,7 +212,7 @@ async fn calls(queues: Queues, mut chance: Chance, store: &Slow, seen: &Mutex<Se
             let patience = pauses(chance.below(8));
             tokio::select! {
                 biased;
-                () = patience => continue,
+                () = patience => {}
                 answer = call => heard(answer.ok(), store, seen),
             }
         } else {

@@ -268,6 +268,12 @@ fn judge(seen: &[Seen], closed: Option<Result<(), StoreError>>) {
     }
 }
 
+fn tells(requests: &Requests, wrong: Wrong) {
+    if wrong != Wrong::GoesSilently {
+        requests.stop();
+    }
+}
+
 /// Two who wait for a checkpoint of what they wrote, and somebody who stops the checkpointer.
 fn waits(wrong: Wrong) {
     let requests = Arc::new(Requests::default());
@@ -285,8 +291,7 @@ fn waits(wrong: Wrong) {
                 // Its checkpoint fails, and it ends.
                 gone.store(true, Ordering::SeqCst);
                 // Without the stop, whoever waits would wait for ever.
-                drop((wrong != Wrong::GoesSilently).then(|| asked.stop()));
-                return;
+                return tells(&asked, wrong);
             }
             let now = source.load(Ordering::SeqCst);
             done.store(if wrong == Wrong::LooksTooEarly { early } else { now }, Ordering::SeqCst);

@@ -15,9 +15,9 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunne
 use tokio::runtime::Runtime;
 
 use crate::support::suites::number;
-use naive::{Naive, Slip};
+use naive::Naive;
 use real::{Ground, Real};
-use steps::{Reply, Step, steps};
+use steps::{Reply, Slip, Step, steps};
 
 const SLOTS: [usize; 3] = [2, 1, 3];
 /// Steps after which everything is compared, not the answers alone.

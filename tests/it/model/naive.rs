@@ -6,19 +6,8 @@ use std::collections::BTreeMap;
 use sendoff::queue::command::{BulkAction, TaskAction};
 use sendoff::task::Status;
 
-use super::steps::{Came, Draft, MOST, QUEUES, Reply, Seen, Step, When};
+use super::steps::{Came, Draft, MOST, QUEUES, Reply, Seen, Slip, Step, When};
 
-/// A rule that is broken on purpose, to see whether anybody notices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Slip {
-    OneAttemptMore,
-    PriorityIsNothing,
-    KeysAreForgotten,
-    RedriveCountsOn,
-    CancelledFreesItsSlot,
-}
-
-#[derive(Debug, Clone)]
 struct Task {
     draft: Draft,
     seen: Seen,
@@ -28,14 +17,14 @@ struct Task {
 }
 
 /// One attempt that holds a slot of its queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 struct Held {
     number: usize,
     total: u32,
     cancelled: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Naive {
     slip: Option<Slip>,
     tasks: Vec<Task>,
@@ -44,8 +33,6 @@ pub(super) struct Naive {
     paused: [bool; QUEUES],
     slots: [usize; QUEUES],
 }
-
-const DAY_MS: i64 = 24 * 3_600_000;
 
 impl Naive {
     pub(super) fn new(slots: [usize; QUEUES], slip: Option<Slip>) -> Self {
@@ -59,6 +46,7 @@ impl Naive {
             Step::One(action, of) if !self.tasks.is_empty() => self.one(*action, of % self.tasks.len(), now),
             Step::Several(action, of) => self.several(*action, of, now),
             Step::Ends(of, came) if !self.held.is_empty() => self.ends(of % self.held.len(), *came, now),
+            Step::Crash => self.crash(now),
             Step::Pause(queue, paused) => {
                 self.paused[*queue] = *paused;
                 Reply::Nothing
@@ -67,7 +55,6 @@ impl Naive {
                 self.slots = *slots;
                 Reply::Nothing
             }
-            Step::Crash => self.crash(now),
             Step::One(..) | Step::Ends(..) | Step::Late(..) | Step::Pass(_) => Reply::Nothing,
         };
         self.expire(now);
@@ -116,7 +103,7 @@ impl Naive {
         if plan.iter().any(Option::is_none)
             && let Some(key) = key
         {
-            self.keys.insert(key, (drafts.to_vec(), numbers.clone(), now + DAY_MS));
+            self.keys.insert(key, (drafts.to_vec(), numbers.clone(), now + 24 * 3_600_000));
         }
         Reply::Accepted(numbers)
     }
@@ -226,9 +213,9 @@ impl Naive {
             _ if seen.expires_at.is_some_and(|at| now + wait >= at) => Some((Status::Expired, None)),
             Came::Badly | Came::Busy(_) | Came::Cut | Came::Released => None,
         };
-        match end {
-            Some((status, reason)) => (seen.status, seen.reason) = (status, reason),
-            None => (seen.status, task.due) = (Status::Retrying, now + wait),
+        (seen.status, seen.reason) = end.unwrap_or((Status::Retrying, None));
+        if seen.status == Status::Retrying {
+            task.due = now + wait;
         }
     }
 
@@ -288,11 +275,8 @@ impl Naive {
 
     fn status(&self, number: usize, now: i64) -> Status {
         let task = &self.tasks[number];
-        match task.seen.status {
-            Status::Scheduled | Status::Retrying | Status::Queued if task.gone => Status::Dead,
-            Status::Scheduled | Status::Retrying if task.due <= now => Status::Queued,
-            status => status,
-        }
+        let waits = matches!(task.seen.status, Status::Scheduled | Status::Retrying);
+        if waits && task.due <= now { Status::Queued } else { task.seen.status }
     }
 
     /// Every task there is.
@@ -306,7 +290,6 @@ impl Naive {
         seen.collect()
     }
 
-    /// Attempts that hold a slot: of which task, and which attempt.
     pub(super) fn held(&self) -> Vec<(usize, u32)> {
         self.held.iter().map(|held| (held.number, held.total)).collect()
     }

@@ -14,6 +14,7 @@ use sendoff::queue::store::{
     ListQuery, MemoryStore, Row, SqliteOptions, SqliteStore, Store, TaskFilter, TaskRecord, digest,
 };
 use sendoff::task::limits::{PAGE_MAX, PAGE_ROWS_SCANNED_MAX};
+use sendoff::task::outcome::DeadReason;
 use sendoff::task::{
     LaneName, Outcome, OutcomeClass, Priority, PriorityOrder, QueueName, RetryOverrides, Span, TaskId, TaskKey,
     TaskName, TaskRef, TaskSpec, TaskType, WallMs,
@@ -135,6 +136,8 @@ impl Real {
         self.ground.crash();
         self.store = self.ground.open();
         self.processes += 1;
+        // No process starts in the millisecond in which another died: keys of records that are gone do not come again.
+        self.hand.advance(Duration::from_millis(1));
         self.machine = Some(open(&self.store, &self.config, &self.clock, self.processes).await);
         for ((number, _), epoch) in std::mem::take(&mut self.held) {
             self.over.push((self.ids[number].key, epoch));
@@ -174,19 +177,18 @@ impl Real {
         self.ids.iter().position(|id| id.key == key).unwrap_or_else(|| panic!("{key:?} was never accepted"))
     }
 
+    async fn number_of(&self, id: &PublicId) -> usize {
+        let task = TaskRef::parse(&id.to_string()).expect("an id");
+        let record = self.store.record(task).await.unwrap().expect("it was accepted");
+        self.number(record.row.header.key)
+    }
+
     async fn reply(&self, answer: Answer) -> Reply {
         match answer {
             Answer::Accept(Ok(Accepted::New { ids, .. } | Accepted::Existing { ids })) => {
                 let mut numbers = Vec::new();
-                for id in ids {
-                    numbers.push(match id {
-                        PublicId::Id(id) => self.number(id.key),
-                        PublicId::Name(name) => {
-                            let task = TaskRef::parse(name.as_str()).unwrap();
-                            let record = self.store.record(task).await.unwrap().expect("it was accepted");
-                            self.number(record.row.header.key)
-                        }
-                    });
+                for id in &ids {
+                    numbers.push(self.number_of(id).await);
                 }
                 Reply::Accepted(numbers)
             }
@@ -198,7 +200,11 @@ impl Real {
                 AcceptError::IdempotencyMismatch => "key",
                 AcceptError::NameTaken { .. } => "name",
                 AcceptError::QueueFull { .. } => "full",
-                other => panic!("{other}"),
+                AcceptError::UnknownQueue { .. }
+                | AcceptError::RetryPolicy { .. }
+                | AcceptError::KeyDamaged(_)
+                | AcceptError::StorageFull { .. }
+                | AcceptError::Engine(_) => "for no reason that the model knows",
             }),
             Answer::Task(Ok(row)) => Reply::Task(self.number(row.header.key), row.status_at(self.clock.now().wall)),
             Answer::Task(Err(TaskActionError::NotFound)) => Reply::Refused("not found"),
@@ -221,7 +227,7 @@ impl Real {
         let now = self.clock.now().wall;
         let seen = self.rows().await.into_iter().map(|row| {
             let (header, status) = (&row.header, row.status_at(now));
-            let waits = !status.has_ended() && !header.lease.is_some();
+            let waits = !status.has_ended() && header.lease.is_none();
             Seen {
                 number: self.number(header.key),
                 queue: NAMES.iter().position(|name| *name == row.queue.as_str()).unwrap(),
@@ -231,7 +237,7 @@ impl Real {
                 attempts: header.attempts,
                 attempts_total: header.attempts_total,
                 expires_at: header.expires_at.map(WallMs::get),
-                reason: header.dead_reason.map(|reason| reason.as_str()),
+                reason: header.dead_reason.map(DeadReason::as_str),
             }
         });
         let mut seen: Vec<_> = seen.collect();

@@ -89,6 +89,16 @@ pub(super) struct Seen {
     pub(super) reason: Option<&'static str>,
 }
 
+/// A rule that is broken on purpose, to see whether anybody notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slip {
+    OneAttemptMore,
+    PriorityIsNothing,
+    KeysAreForgotten,
+    RedriveCountsOn,
+    CancelledFreesItsSlot,
+}
+
 fn draft() -> impl Strategy<Value = Draft> {
     let when = prop_oneof![
         3 => Just(When::Now),

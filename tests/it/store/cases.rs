@@ -274,3 +274,58 @@ pub(super) async fn closed_is_closed(store: &dyn Store) {
     assert!(matches!(store.commit(vec![insert(&task(1))]).await, Err(CommitError::Unknown(_))));
     assert!(matches!(store.record(by_key(&task(1))).await, Err(StoreError::Unavailable(_))));
 }
+
+fn api_key(id: &str, used: Option<i64>) -> KeyRecord {
+    KeyRecord {
+        id: Arc::from(id),
+        name: KeyName::parse("mail-service").unwrap(),
+        digest: KeyDigest::of("a secret"),
+        scopes: Arc::new(Scopes::parse(["enqueue:mail-*", "read"]).unwrap()),
+        created_at: WallMs::new(1_000),
+        expires_at: Some(WallMs::new(-9)),
+        last_used_at: used.map(WallMs::new),
+    }
+}
+
+async fn api_keys(store: &dyn Store) -> Vec<KeyRecord> {
+    store.api_keys().await.unwrap().into_iter().map(|key| key.expect("whole")).collect()
+}
+
+pub(super) async fn api_keys_are_kept_until_they_are_revoked(store: &dyn Store) {
+    assert_eq!(api_keys(store).await, []);
+    let (first, second) = (api_key("aaaaaaaa", None), api_key("bbbbbbbb", Some(7)));
+    commit(store, vec![Change::key_created(second.clone()), Change::key_created(first.clone())]).await;
+    assert_eq!(api_keys(store).await, [first.clone(), second.clone()]);
+    let used = KeyRecord { last_used_at: Some(WallMs::new(60_000)), ..first.clone() };
+    commit(store, vec![Change::key_used(used.clone())]).await;
+    assert_eq!(api_keys(store).await, [used.clone(), second.clone()]);
+    commit(store, vec![Change::key_revoked(Arc::clone(&first.id)), Change::key_revoked(Arc::from("unknown"))]).await;
+    assert_eq!(api_keys(store).await, std::slice::from_ref(&second));
+    commit(store, vec![Change::key_used(used)]).await;
+    assert_eq!(api_keys(store).await, [second], "a last use does not bring a revoked key back");
+}
+
+pub(super) async fn pages_show_only_the_queues_that_are_visible(store: &dyn Store) {
+    let mut changes = names();
+    let all: Vec<_> = (0..6).map(task).collect();
+    for (n, header) in all.iter().enumerate() {
+        let queue = if n % 2 == 0 { DEFAULT } else { MAIL };
+        changes.push(Change::insert(Header { queue, ..header.clone() }, Arc::new(body())));
+    }
+    commit(store, changes).await;
+    let visible = |globs: &[&str]| {
+        let globs: QueueGlobs = globs.iter().map(|glob| QueueGlob::parse(glob).unwrap()).collect();
+        TaskFilter { visible: Some(globs), ..TaskFilter::default() }
+    };
+    let seen = |numbers: &[usize]| numbers.iter().map(|n| all[*n].key).collect::<Vec<_>>();
+    assert_eq!(keys(&page(store, visible(&["ma*"]), None, (9, 99)).await), seen(&[5, 3, 1]));
+    assert_eq!(keys(&page(store, visible(&["x", "default"]), None, (9, 99)).await), seen(&[4, 2, 0]));
+    assert_eq!(keys(&page(store, visible(&["*"]), None, (9, 99)).await), seen(&[5, 4, 3, 2, 1, 0]));
+    assert_eq!(keys(&page(store, visible(&[]), None, (9, 99)).await), []);
+    let hidden = TaskFilter { queue: QueueName::parse("mail").ok(), ..visible(&["default"]) };
+    assert_eq!(keys(&page(store, hidden, None, (9, 99)).await), []);
+    let first = page(store, visible(&["mail"]), None, (9, 2)).await;
+    assert_eq!((keys(&first), first.next), (seen(&[5]), Some(all[4].key)), "no more rows are looked at than may be");
+    let rest = page(store, visible(&["mail"]), first.next, (1, 99)).await;
+    assert_eq!((keys(&rest), rest.next), (seen(&[3]), Some(all[3].key)), "and no more are on a page");
+}

@@ -14,8 +14,10 @@ use sendoff::queue::store::{
     Recovery, Row, SqliteOptions, SqliteStore, Store, StoreError, TaskFilter, UniqueId, UniqueKind, UniqueRecord,
     task_name_hash,
 };
+use sendoff::security::api_key::{KeyDigest, KeyRecord};
+use sendoff::security::scope::{QueueGlob, QueueGlobs, Scopes};
 use sendoff::task::header::NameId;
-use sendoff::task::name::LabelName;
+use sendoff::task::name::{KeyName, LabelName};
 use sendoff::task::outcome::{DeadReason, StatusAction};
 use sendoff::task::{
     Attempt, Body, Header, IdTail, KeyCounter, LeaseKind, OutcomeClass, Priority, QueueName, RetryOverrides, Span,
@@ -234,6 +236,8 @@ conformance! {
     keys_are_forgotten_when_their_time_is_over_and_may_be_taken_again
     a_start_finds_names_then_pauses_then_headers_in_order
     commits_take_effect_in_the_order_they_were_begun
+    api_keys_are_kept_until_they_are_revoked
+    pages_show_only_the_queues_that_are_visible
     after_an_unknown_commit_nothing_is_acknowledged
     closed_is_closed
 }

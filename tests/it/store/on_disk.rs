@@ -373,3 +373,47 @@ fn task_of(end: &Header) -> Header {
     (queued.status, queued.epoch) = (Status::Queued, end.epoch - 1);
     queued
 }
+
+#[tokio::test]
+async fn sqlite_lets_nobody_in_by_a_damaged_key_and_keeps_the_others() {
+    let damages = [
+        "scopes = 'admin'",
+        "scopes = 'everything'",
+        "digest = zeroblob(32)",
+        "digest = x'00'",
+        "expires_at = NULL",
+        "name = 'other'",
+        "checksum = checksum + 1",
+        "created_at = 'x'",
+    ];
+    for damage in damages {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let key = |id: &str| KeyRecord {
+            id: Arc::from(id),
+            name: KeyName::parse("mail").unwrap(),
+            digest: KeyDigest::of("a secret"),
+            scopes: Arc::new(Scopes::parse(["read"]).unwrap()),
+            created_at: WallMs::new(1),
+            expires_at: Some(WallMs::new(2)),
+            last_used_at: None,
+        };
+        commit(&store, vec![Change::key_created(key("aaaaaaaa")), Change::key_created(key("bbbbbbbb"))]).await;
+        meddle(dir.path(), &format!("UPDATE api_key SET {damage} WHERE id = 'aaaaaaaa'"));
+        let found = store.api_keys().await.unwrap();
+        assert!(
+            found[0].as_ref().is_err_and(|damage| damage.to_string().starts_with("API key aaaaaaaa: ")),
+            "{damage}"
+        );
+        assert_eq!(found[1], Ok(key("bbbbbbbb")), "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn sqlite_adds_the_table_of_keys_to_a_store_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).close().await.unwrap();
+    meddle(dir.path(), "DROP TABLE api_key");
+    let store = open(dir.path());
+    assert_eq!(store.api_keys().await.unwrap(), []);
+}

@@ -49,6 +49,11 @@ impl Client {
         self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key)
     }
 
+    /// A request without any key.
+    pub(crate) fn bare(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url))
+    }
+
     /// Sends a request; an error when no whole answer came back. Whatever comes is documented.
     pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
         let (http, request) = request.build_split();

@@ -9,6 +9,7 @@ use crate::task::header::NameId;
 use crate::task::limits::{ATTEMPTS_KEPT_FIRST, ATTEMPTS_KEPT_LAST};
 use crate::task::{Attempt, Body, Header, Status, TaskKey, TaskName};
 
+use super::api_key;
 use super::fault::WriteFault;
 use super::names::{Names, kind_code};
 use super::read;
@@ -70,6 +71,9 @@ impl Writing<'_> {
                  (SELECT kind, hash FROM unique_key WHERE until <= ?1 ORDER BY until LIMIT ?2)",
                 (now.get(), limit),
             ),
+            ChangeKind::KeyCreated(record) => Ok(api_key::insert(self.conn, record)?),
+            ChangeKind::KeyUsed(record) => Ok(api_key::update(self.conn, record)?),
+            ChangeKind::KeyRevoked(id) => self.execute("DELETE FROM api_key WHERE id = ?1", [id.as_ref()]),
         }
     }
 

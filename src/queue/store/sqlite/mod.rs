@@ -3,6 +3,7 @@
 //! One thread writes (`writer` → `commit`), one writes the log back (`checkpoint`), a few connections read on blocking
 //! threads (`read`). Rows carry their own checksums (`record`), because SQLite's pages carry none.
 
+mod api_key;
 mod checkpoint;
 mod commit;
 mod disk;
@@ -30,11 +31,12 @@ use rusqlite::Connection;
 
 use crate::clock::Clock;
 use crate::sabotage::{Sin, commits};
+use crate::security::api_key::KeyRecord;
 use crate::task::{TaskKey, TaskRef};
 
 use super::{
-    Change, CommitError, Gathered, Later, ListPage, ListQuery, OldestEnded, Pressure, Recovered, Recovery, Row, Store,
-    StoreError, TaskRecord, UniqueId,
+    Change, CommitError, Damage, Gathered, Later, ListPage, ListQuery, OldestEnded, Pressure, Recovered, Recovery, Row,
+    Store, StoreError, TaskRecord, UniqueId,
 };
 use disk::Disk;
 use fault::{read_error, unavailable, unknown};
@@ -200,6 +202,14 @@ impl Store for SqliteStore {
         self.read(move |reading| reading.oldest_ended(&query))
     }
 
+    fn api_keys(&self) -> Later<'_, Result<Vec<Result<KeyRecord, Damage>>, StoreError>> {
+        #[expect(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the method itself is of one lifetime, and this is for all"
+        )]
+        self.read(|reading| reading.api_keys())
+    }
+
     fn pressure(&self) -> Pressure {
         self.shared.disk.pressure()
     }
@@ -215,9 +225,7 @@ impl Store for SqliteStore {
             let ended = tokio::task::spawn_blocking(move || {
                 shared.requests.stop();
                 // The checkpointer first: a stop is not clean when the last thing that it did has failed.
-                if let Some(checkpointer) = checkpointer {
-                    end(checkpointer);
-                }
+                checkpointer.into_iter().for_each(end);
                 let gone = || Err(unavailable("the writing thread has gone"));
                 let closed = open.close().and_then(|answer| answer.blocking_recv().ok());
                 open.cut().join(None);
@@ -231,9 +239,7 @@ impl Store for SqliteStore {
 impl Ending {
     fn join(self, checkpointer: Option<JoinHandle<()>>) {
         end(self.writer);
-        if let Some(checkpointer) = checkpointer {
-            end(checkpointer);
-        }
+        checkpointer.into_iter().for_each(end);
     }
 }
 

@@ -9,9 +9,11 @@ use crate::queue::store::{
     Damage, Gathered, ListPage, ListQuery, OldestEnded, Row, StoreError, TaskRecord, UniqueId, UniqueRecord,
     task_name_hash,
 };
+use crate::security::api_key::KeyRecord;
 use crate::task::header::NameId;
 use crate::task::{Body, Header, IdTail, Status, TaskKey, TaskName, TaskRef};
 
+use super::api_key;
 use super::fault::{read_error, unavailable};
 use super::names::{Known, Names};
 use super::record::{self, ATTEMPT_COLUMNS, PAYLOAD_COLUMNS, TASK_COLUMNS};
@@ -112,7 +114,7 @@ impl<'a> Reading<'a> {
             scanned += 1;
             let found = record::read_header(sql_row).map_err(read_error)?;
             last = Some(found.0.key);
-            if query.filter.admits_header(&found.0, queue.flatten()) {
+            if query.filter.admits_header(&found.0, queue.flatten(), |id| known.queue(id)) {
                 let row = self.row(&known, found)?;
                 page.rows.extend(Some(row).filter(|row| query.filter.admits_body(row)));
             }
@@ -132,6 +134,14 @@ impl<'a> Reading<'a> {
         found.sort_by_key(|(header, _)| (header.changed_at, header.key));
         found.truncate(query.limit as usize);
         found.into_iter().map(|found| self.row(&known, found)).collect()
+    }
+
+    /// See [`crate::queue::store::Store::api_keys`].
+    pub(super) fn api_keys(&self) -> Result<Vec<Result<KeyRecord, Damage>>, StoreError> {
+        let sql = format!("SELECT {} FROM api_key ORDER BY id", api_key::COLUMNS);
+        let mut statement = self.conn.prepare_cached(&sql).map_err(read_error)?;
+        let keys = statement.query_map([], api_key::read).map_err(read_error)?;
+        keys.collect::<Result<_, _>>().map_err(read_error)
     }
 
     fn ended(&self, query: &OldestEnded, status: Status) -> rusqlite::Result<Vec<(Header, Option<Damage>)>> {

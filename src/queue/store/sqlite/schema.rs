@@ -46,6 +46,12 @@ const TABLES: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 ";
 
+/// Came later than the other tables: made where it is missing.
+const KEY_TABLE: &str = "
+    CREATE TABLE IF NOT EXISTS api_key (
+        id TEXT PRIMARY KEY, name, digest, scopes, created_at, expires_at, last_used_at, checksum) WITHOUT ROWID;
+";
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -86,7 +92,8 @@ pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
 pub(super) fn prepare(conn: &Connection) -> Result<bool, StoreError> {
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(read_error)?;
     if tables == 0 {
-        let script = format!("BEGIN IMMEDIATE; {TABLES} INSERT INTO meta VALUES ('format', {FORMAT}); COMMIT;");
+        let script =
+            format!("BEGIN IMMEDIATE; {TABLES} {KEY_TABLE} INSERT INTO meta VALUES ('format', {FORMAT}); COMMIT;");
         conn.execute_batch(&script).map_err(read_error)?;
         return Ok(true);
     }
@@ -94,7 +101,11 @@ pub(super) fn prepare(conn: &Connection) -> Result<bool, StoreError> {
         what: String::from("there is no format number: this is no store of sendoff"),
         place: String::from("table meta"),
     })?;
-    if found == FORMAT { Ok(false) } else { Err(StoreError::Format { found, expected: FORMAT }) }
+    if found != FORMAT {
+        return Err(StoreError::Format { found, expected: FORMAT });
+    }
+    conn.execute_batch(KEY_TABLE).map_err(read_error)?;
+    Ok(false)
 }
 
 /// Reads a number of the table `meta`; a missing table is a missing number.

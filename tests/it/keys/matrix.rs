@@ -1,0 +1,260 @@
+//! The authorization matrix, made from `/openapi.json`: every operation with every kind of credential. What is not
+//! expected to be allowed is refused, and what is expected to be allowed is done.
+
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::support::client::Answer;
+use crate::support::server::TestServer;
+use crate::support::target::Target;
+
+use super::{key, made, refusal, server};
+
+const SCOPES: [&str; 7] = ["enqueue", "read", "read_payload", "manage", "redrive", "metrics", "admin"];
+
+/// One operation of the document.
+struct Operation {
+    id: String,
+    method: Method,
+    path: String,
+    /// The scope it needs; none for what is public.
+    scope: Option<String>,
+}
+
+fn operations(document: &Value) -> Vec<Operation> {
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (verb, operation) in item.as_object().expect("verbs").iter().filter(|(verb, _)| *verb != "parameters") {
+            let scope = operation["x-required-scope"].as_str().map(str::to_owned);
+            let public = operation["security"] == json!([]);
+            assert_ne!(public, scope.is_some(), "{verb} {path}: public, or with a scope");
+            found.push(Operation {
+                id: operation["operationId"].as_str().expect("an id").to_owned(),
+                method: verb.to_uppercase().parse().expect("a method"),
+                path: path.clone(),
+                scope,
+            });
+        }
+    }
+    found
+}
+
+/// Objects in the queue `mail` for requests to be about, each used once.
+struct Stage<'a> {
+    server: &'a TestServer,
+    target: &'a Target,
+}
+
+impl Stage<'_> {
+    async fn waiting(&self) -> String {
+        self.server.create("http://127.0.0.1:9/", &json!({"queue": "mail", "delay": "100h"})).await
+    }
+
+    async fn dead(&self) -> String {
+        let task = json!({"queue": "mail", "retry": {"max_attempts": 1, "on_status": {"200": "dead"}}});
+        let id = self.server.create(&self.target.url("/"), &task).await;
+        self.server.until(&id, "dead").await;
+        id
+    }
+
+    /// A request that does what the operation is for, given that the caller may.
+    async fn request(&self, operation: &Operation) -> (String, Option<Value>) {
+        let task = || {
+            let more = json!({"queue": "mail", "delay": "100h"});
+            crate::support::server::task("http://127.0.0.1:9/", &more)
+        };
+        let (mut path, mut body) = (operation.path.clone(), None);
+        match operation.id.as_str() {
+            "create_task" => body = Some(task()),
+            "create_tasks" => body = Some(json!([task(), task()])),
+            "get_task" | "cancel_task" | "run_task" => path = path.replace("{id}", &self.waiting().await),
+            "get_dead_letter" | "redrive_dead_letter" | "purge_dead_letter" => {
+                path = path.replace("{id}", &self.dead().await);
+            }
+            "redrive_dead_letters" | "purge_dead_letters" => {
+                self.dead().await;
+                body = Some(json!({"queue": "mail", "dry_run": true}));
+            }
+            "get_queue" | "pause_queue" | "resume_queue" => path = path.replace("{queue}", "mail"),
+            "get_key" | "revoke_key" => path = path.replace("{id}", &key(self.server, &["read"]).await.0),
+            "create_key" => body = Some(json!({"name": "new", "scopes": ["read"]})),
+            "list_tasks" | "list_queues" | "list_dead_letters" | "list_keys" | "get_metrics" | "get_health"
+            | "get_readiness" | "get_openapi" | "get_docs" => {}
+            other => panic!("`{other}` is new: say here how it is called"),
+        }
+        (path, body)
+    }
+
+    async fn call(&self, operation: &Operation, credential: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Answer {
+        let (path, body) = self.request(operation).await;
+        let client = &self.server.client;
+        let mut request = credential(client.bare(operation.method.clone(), &path));
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let answer = client.send(request).await.expect("an answer");
+        if operation.id == "pause_queue" && answer.status.is_success() {
+            // Dead letters are made by calls, which a paused queue does not start.
+            assert_eq!(client.post("/queues/mail/resume", &json!({})).await.status, 200);
+        }
+        answer
+    }
+}
+
+/// What the document of `answer` says, whichever request it is about.
+fn nameless(answer: &Answer) -> Value {
+    let mut body = answer.body.clone();
+    body["request_id"] = Value::Null;
+    body
+}
+
+#[tokio::test]
+async fn nobody_gets_in_without_a_key_in_force() {
+    let (server, target) = (server().await, Target::start().await);
+    let stage = Stage { server: &server, target: &target };
+    let expiring = json!({"name": "old", "scopes": SCOPES, "expires_at": "2026-11-24T12:00:01Z"});
+    let (_, expired) = made(&server, &expiring).await;
+    let (revoked_id, revoked) = key(&server, &SCOPES).await;
+    assert_eq!(server.client.delete(&format!("/keys/{revoked_id}")).await.status, 204);
+    let (known_id, known) = key(&server, &SCOPES).await;
+    let (_, other) = key(&server, &SCOPES).await;
+    let other_id = other.split('_').nth(1).expect("an id");
+    let credentials = [
+        ("none", None),
+        ("no scheme", Some(known.clone())),
+        ("another scheme", Some(format!("Basic {known}"))),
+        ("nothing", Some("Bearer".to_owned())),
+        ("half", Some(format!("Bearer {}", &known[..20]))),
+        ("without its checksum", Some(format!("Bearer {}", &known[..known.len() - 6]))),
+        ("wrong secret", Some(format!("Bearer {}", other.replace(other_id, &known_id)))),
+        ("unknown id", Some(format!("Bearer {}", known.replace(&known_id, "00000000")))),
+        ("expired", Some(format!("Bearer {expired}"))),
+        ("revoked", Some(format!("Bearer {revoked}"))),
+    ];
+    let document = server.client.get("/openapi.json").await.body;
+    let (mut cells, mut bodies) = (0, Vec::new());
+    for operation in operations(&document) {
+        for (what, credential) in &credentials {
+            // Slower than guesses are limited.
+            server.hand().advance(Duration::from_secs(2));
+            let answer = stage.call(&operation, |request| match credential {
+                Some(credential) => request.header("authorization", credential),
+                None => request,
+            });
+            let answer = answer.await;
+            let refused = answer.status == 401;
+            assert_eq!(refused, operation.scope.is_some(), "{} with {what}: {:?}", operation.id, answer.body);
+            bodies.extend((refused && credential.is_some()).then(|| nameless(&answer)));
+            cells += 1;
+        }
+    }
+    bodies.dedup();
+    assert_eq!(bodies.len(), 1, "unknown, wrong, expired and revoked look the same: {bodies:?}");
+    println!("FIGURES authorization: {cells} cells without a key in force, 0 unexpected answers");
+}
+
+#[tokio::test]
+async fn each_scope_allows_what_it_is_for_and_nothing_else() {
+    let (server, target) = (server().await, Target::start().await);
+    let stage = Stage { server: &server, target: &target };
+    let document = server.client.get("/openapi.json").await.body;
+    let limited = SCOPES[..5].iter().map(|scope| (*scope, format!("{scope}:ma*l")));
+    let alone = SCOPES.map(|scope| (scope, scope.to_owned()));
+    let mut cells = 0;
+    for (scope, held) in alone.into_iter().chain(limited) {
+        let (_, key) = key(&server, &[&held]).await;
+        for operation in operations(&document) {
+            let needed = operation.scope.as_deref();
+            let allowed = needed.is_none_or(|needed| needed == scope || (needed, scope) == ("read", "read_payload"));
+            let answer = stage.call(&operation, |request| request.bearer_auth(&key)).await;
+            let place = format!("{} with {held}: {:?}", operation.id, answer.body);
+            let is_refused = refusal(&answer) == (403, "insufficient_scope");
+            assert_eq!((answer.status.is_success(), is_refused), (allowed, !allowed), "{place}");
+            cells += 1;
+        }
+    }
+    println!("FIGURES authorization: {cells} cells with one scope, 0 unexpected answers");
+}
+
+#[tokio::test]
+async fn another_queues_scope_finds_nothing() {
+    let (server, target) = (server().await, Target::start().await);
+    let stage = Stage { server: &server, target: &target };
+    let document = server.client.get("/openapi.json").await.body;
+    let scopes = ["enqueue:other", "read_payload:other", "manage:other", "redrive:other"];
+    let (_, key) = key(&server, &scopes).await;
+    let client = server.client.with_key(&key);
+    stage.dead().await;
+    let mut cells = 0;
+    for operation in operations(&document).into_iter().filter(|operation| operation.scope.is_some()) {
+        let answer = stage.call(&operation, |request| request.bearer_auth(&key)).await;
+        let place = format!("{}: {:?}", operation.id, answer.body);
+        match operation.id.as_str() {
+            "create_task" | "create_tasks" => assert_eq!(refusal(&answer), (422, "unknown_queue"), "{place}"),
+            "list_tasks" => assert_eq!((answer.status.as_u16(), &answer.body["tasks"]), (200, &json!([])), "{place}"),
+            "list_queues" => {
+                let queues = answer.body["queues"].as_array().expect("queues");
+                assert!(queues.len() == 1 && queues[0]["name"] == "other", "{place}");
+            }
+            "list_dead_letters" => {
+                let said = ["dead_letters", "total", "counts"].map(|field| answer.body[field].clone());
+                assert_eq!(said, [json!([]), json!(0), json!([])], "{place}");
+            }
+            "redrive_dead_letters" | "purge_dead_letters" => assert_eq!(answer.body["matched"], 0, "{place}"),
+            "get_metrics" | "list_keys" | "create_key" | "get_key" | "revoke_key" => {
+                assert_eq!(refusal(&answer), (403, "insufficient_scope"), "{place}");
+            }
+            // An object: as if it did not exist.
+            _ => {
+                assert_eq!(refusal(&answer), (404, "not_found"), "{place}");
+                let absent = operation.path.replace("{id}", "absent:1").replace("{queue}", "absent");
+                let request = client.request(operation.method.clone(), &absent);
+                let unknown = client.send(request).await.expect("an answer");
+                assert_eq!(nameless(&answer), nameless(&unknown), "{place}");
+            }
+        }
+        cells += 1;
+    }
+    println!("FIGURES authorization: {cells} cells with the scopes of another queue, 0 unexpected answers");
+}
+
+#[tokio::test]
+async fn every_operation_needs_the_scope_that_the_docs_promise() {
+    let server = server().await;
+    let document = server.client.get("/openapi.json").await.body;
+    let mut found: Vec<_> = operations(&document)
+        .into_iter()
+        .map(|operation| (operation.id, operation.scope.unwrap_or_else(|| "public".to_owned())))
+        .collect();
+    found.sort();
+    let promised = [
+        ("cancel_task", "manage"),
+        ("create_key", "admin"),
+        ("create_task", "enqueue"),
+        ("create_tasks", "enqueue"),
+        ("get_dead_letter", "read"),
+        ("get_docs", "public"),
+        ("get_health", "public"),
+        ("get_key", "admin"),
+        ("get_metrics", "metrics"),
+        ("get_openapi", "public"),
+        ("get_queue", "read"),
+        ("get_readiness", "public"),
+        ("get_task", "read"),
+        ("list_dead_letters", "read"),
+        ("list_keys", "admin"),
+        ("list_queues", "read"),
+        ("list_tasks", "read"),
+        ("pause_queue", "manage"),
+        ("purge_dead_letter", "redrive"),
+        ("purge_dead_letters", "redrive"),
+        ("redrive_dead_letter", "redrive"),
+        ("redrive_dead_letters", "redrive"),
+        ("resume_queue", "manage"),
+        ("revoke_key", "admin"),
+        ("run_task", "manage"),
+    ];
+    assert_eq!(found, promised.map(|(id, scope)| (id.to_owned(), scope.to_owned())));
+}
