@@ -165,7 +165,7 @@ async fn reckon(client: &Client, ledger: &Ledger, target: &Target) -> Report {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
-    let (cycles, acks) = (number("SENDOFF_CRASH_CYCLES", 20), number("SENDOFF_CRASH_ACKS", 1_000));
+    let (cycles, acks) = (number("SENDOFF_CRASH_CYCLES", 5), number("SENDOFF_CRASH_ACKS", 400));
     let report = suite(cycles, acks, &[]).await;
     println!(
         "FIGURES crash: {cycles} kills, {} acknowledged, {} requests, {} repeats after an interruption, {} lost, seed {}",

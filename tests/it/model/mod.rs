@@ -104,7 +104,7 @@ fn the_engine_over_both_stores_does_what_the_model_does() {
     if let Err(error) = done {
         panic!("SENDOFF_MODEL_SEED={seed} after {} sequences: {error}", sum.sequences);
     }
-    assert!(sum.tasks > cases * 10 && sum.starts > cases * 10, "something was done: {sum:?}");
+    assert!(sum.tasks > cases * 5 && sum.starts > cases * 5, "something was done: {sum:?}");
     println!(
         "FIGURES model: {} sequences, {} commands, {} tasks, {} starts, memory, SQLite and model equal, seed {seed}",
         sum.sequences, sum.steps, sum.tasks, sum.starts

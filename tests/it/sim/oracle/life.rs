@@ -23,6 +23,8 @@ pub(super) struct Seen {
     first: Option<(Moment, u32)>,
     /// The epoch of the request that a target is at.
     running: Option<u32>,
+    /// What the wall clock showed when the record last changed for another reason than being put ahead.
+    pub(super) wrote: i64,
     /// What the engine was told of the attempt of this epoch.
     heard: Option<(u32, Heard)>,
 }
@@ -113,6 +115,7 @@ impl Oracle {
             requests: 0,
             first: None,
             running: None,
+            wrote: now.wall,
             heard: None,
         };
         self.watch.wait(now, &mut seen, asked.when);
@@ -135,6 +138,7 @@ impl Oracle {
             return Some("began a new series before it had ended");
         }
         let lawful = match (old.status, new.status) {
+            _ if self.is_put_right(now, old, seen) => true,
             (Status::Dead, _) | (Status::Scheduled | Status::Queued | Status::Retrying, Status::Running) => true,
             (_, Status::Cancelled) => wished(Wish::Cancel),
             (Status::Running, Status::Succeeded) => told == Some(Heard::Done),
@@ -155,6 +159,16 @@ impl Oracle {
             (_, _) => false,
         };
         (!lawful).then_some("nothing that was seen leads to this")
+    }
+
+    /// Whether this is a start that puts right what a clock wrote that was ahead: what was given as a delay is waited for
+    /// again, to the millisecond, and what was given as a moment stays.
+    fn is_put_right(&self, now: Moment, old: &Record, seen: &Seen) -> bool {
+        let (new, wrote) = (&seen.record, seen.wrote);
+        let again = if old.due > wrote { now.wall + (old.due - wrote) } else { old.due.min(now.wall) };
+        let due = if old.on_wall { old.due } else { again };
+        let waits = old.status.is_waiting() && new.status == old.status && new.ahead == old.ahead;
+        self.opening && waits && now.wall < wrote && new.due == due
     }
 
     /// Whether a wait from now, if there is one (`asked` is not negative), reaches `expires_at`.
@@ -184,6 +198,13 @@ impl Oracle {
 
     /// Takes over what a lawful transition means for the future.
     fn went_on(&mut self, now: Moment, old: &Record, seen: &mut Seen) {
+        if self.is_put_right(now, old, seen) {
+            seen.wrote = now.wall;
+            return self.watch.put_right(now, seen);
+        }
+        if !(old.status.is_waiting() && seen.record.status == Status::Queued) {
+            seen.wrote = now.wall;
+        }
         let told = seen.heard.take_if(|(epoch, _)| *epoch == old.epoch).map(|(_, heard)| heard);
         match seen.record.status {
             Status::Running => {

@@ -133,6 +133,8 @@ pub(super) struct Oracle {
     /// Tasks that were found to wait too long: told once.
     forgotten: BTreeSet<TaskKey>,
     live: usize,
+    /// Whether a process is just starting.
+    opening: bool,
     usage: Usage,
     watch: Watch,
     turns_at_once: u32,
@@ -199,7 +201,8 @@ impl Oracle {
     }
 
     fn opened(&mut self, now: Moment, limits: Limits) {
-        self.watch.opened(now);
+        self.opening = true;
+        self.watch.opened(now, self.tasks.values().map(|seen| seen.wrote).max());
         self.usage.opened(now.at, limits);
         let waiting: Vec<TaskKey> = self.waiting.iter().copied().collect();
         for key in waiting {
@@ -218,6 +221,7 @@ impl Oracle {
     }
 
     fn turn(&mut self, now: Moment) {
+        self.opening = false;
         self.turns_at_once = if now.at == self.looked_at { self.turns_at_once + 1 } else { 0 };
         if self.turns_at_once == TURNS_AT_ONCE_MAX {
             self.violated([format!("spins: {TURNS_AT_ONCE_MAX} turns at {} without time moving", now.at)]);

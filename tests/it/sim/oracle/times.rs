@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sendoff::task::limits::{WALL_AGREEMENT, WALL_JUMP};
+use sendoff::task::limits::{START_GAP_MAX, WALL_AGREEMENT, WALL_JUMP};
 use sendoff::task::{RetryPolicy, TaskKey, When};
 
 use super::Moment;
@@ -57,11 +57,16 @@ impl Watch {
     }
 
     /// A process starts: it takes the clock for what it is.
-    pub(super) fn opened(&mut self, now: Moment) {
+    ///
+    /// Unless it shows something that cannot be, by the newest moment that the store knows: then it has to agree first.
+    pub(super) fn opened(&mut self, now: Moment, newest: Option<i64>) {
         let offset = now.wall - now.at;
         self.jumps += u32::from(offset != self.agreed);
         self.agreed = offset;
-        self.trusted_from = now.at;
+        let ahead = newest.map_or(0, |newest| now.wall - newest);
+        let most = if ahead < 0 { WALL_JUMP } else { START_GAP_MAX };
+        let doubt = if ahead.unsigned_abs() > most.as_millis() { WALL_AGREEMENT.as_millis() } else { 0 };
+        self.trusted_from = now.at + i64::try_from(doubt).unwrap();
         self.disturbed(now);
         self.by_time.clear();
         self.by_wall.clear();
@@ -107,6 +112,14 @@ impl Watch {
         seen.ripe_since = None;
         // A millisecond more: the engine never rounds to the early one.
         self.by_time.insert((now.at + most + 1, seen.record.key, seen.record.epoch));
+    }
+
+    /// A start has put right what a wrong clock wrote: from here on the new moment holds.
+    pub(super) fn put_right(&mut self, now: Moment, seen: &mut Seen) {
+        if matches!(seen.not_before, NotBefore::Delay { .. }) {
+            seen.not_before = NotBefore::Delay { at: now.at, wall: seen.record.due };
+        }
+        self.wait_again(now, seen);
     }
 
     /// A task waited when the process died, and goes on waiting in the next one: by the wall moment that was written,
