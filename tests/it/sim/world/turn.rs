@@ -107,6 +107,8 @@ impl World {
                 Event::Fault(Fault::Jump(by)) => self.jump(by),
                 Event::Fault(Fault::Configure(config)) => pile.mail.push(Mail::Configure(Arc::new(*config))),
                 Event::Calm => {
+                    // From here on nothing goes wrong any more: nobody would ask a second time for what follows.
+                    (self.trouble, pile.crash) = (None, false);
                     self.store.set_pressure(Pressure::Normal);
                     self.jump(-self.skew);
                     pile.mail.push(Mail::Configure(Arc::new(config())));
