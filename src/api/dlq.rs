@@ -225,6 +225,7 @@ pub(super) fn read_bulk(text: &str) -> Result<Bulk, Problem> {
     let filter = TaskFilter {
         queue: object.get("queue", &mut findings, name(QueueName::parse)),
         status: Some(Status::Dead),
+        at: None,
         task_type: object.get("task_type", &mut findings, name(TaskType::parse)),
         labels: labels(&object, &mut findings),
         dead_reason: object.get("reason", &mut findings, |text| reason(&string(text)?)),

@@ -148,6 +148,7 @@ impl<'q> Query<'q> {
         TaskFilter {
             queue: self.get("queue", QueueName::parse),
             status: self.get("status", status),
+            at: None,
             task_type: self.get("task_type", TaskType::parse),
             labels: self.labels(),
             dead_reason: self.get("reason", reason),

@@ -170,7 +170,9 @@ impl Store for Shelf {
         rows.sort_by_key(|row| std::cmp::Reverse(row.header.key));
         rows.retain(|row| {
             query.before.is_none_or(|before| row.header.key < before)
-                && filter.status.is_none_or(|status| status == row.header.status)
+                && filter
+                    .status
+                    .is_none_or(|status| status == filter.at.map_or(row.header.status, |at| row.status_at(at)))
                 && filter.queue.as_ref().is_none_or(|queue| *queue == row.queue)
                 && filter.visible.as_ref().is_none_or(|globs| globs.admits(&row.queue))
         });

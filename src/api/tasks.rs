@@ -144,8 +144,10 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let mut asked = PageAsked::read(Query::read(request.uri().query(), &LIST_PARAMETERS))?;
     caller.narrow(Scope::Read, &mut asked.filter);
-    let page = page(&api, asked).await?;
+    // What is asked for is what is shown, also of tasks whose time comes meanwhile.
     let now = api.clock().now().wall;
+    asked.filter.at = Some(now);
+    let page = page(&api, asked).await?;
     let tasks = page.rows.iter().map(|row| wire_view::task(row, None, caller.sight(&row.queue), now)).collect();
     Ok(Json(Listed { tasks, next: page.next }).into_response())
 }

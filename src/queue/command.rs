@@ -82,11 +82,9 @@ impl Row {
         self.body.as_ref().map_or(PublicId::Id(self.header.id()), |body| PublicId::of(self.header.id(), body))
     }
 
-    /// Where the task stands at `now`: a waiting task whose time has come is `queued`, though its record still says
-    /// `scheduled` or `retrying` (moving on costs no commit).
+    /// See [`Header::status_at`].
     pub fn status_at(&self, now: WallMs) -> Status {
-        let waits = matches!(self.header.status, Status::Scheduled | Status::Retrying);
-        if waits && self.header.due <= now { Status::Queued } else { self.header.status }
+        self.header.status_at(now)
     }
 }
 

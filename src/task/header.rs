@@ -96,6 +96,13 @@ impl Header {
         TaskId { key: self.key, tail: self.tail }
     }
 
+    /// Where the task stands at `now`: a waiting task whose time has come is `queued`, though its record still says
+    /// `scheduled` or `retrying` (moving on costs no commit).
+    pub fn status_at(&self, now: WallMs) -> Status {
+        let waits = matches!(self.status, Status::Scheduled | Status::Retrying);
+        if waits && self.due <= now { Status::Queued } else { self.status }
+    }
+
     /// Retries of this series: attempts after the first (Cloud Tasks' `X-CloudTasks-TaskRetryCount`).
     pub fn retry_count(&self) -> u32 {
         self.attempts.saturating_sub(1)

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use uuid::Uuid;
+use uuid::{Uuid, Variant};
 
 use super::name::TaskName;
 use super::time::WallMs;
@@ -117,7 +117,10 @@ pub struct TaskId {
 impl TaskId {
     /// Reads an id back; `None` for whatever this server can not have given.
     pub fn parse(text: &str) -> Option<Self> {
-        let uuid = Uuid::try_parse(text).ok().filter(|uuid| uuid.get_version_num() == 7 && text.len() == 36)?;
+        let uuid = Uuid::try_parse(text).ok().filter(|uuid| {
+            // Without the variant, four texts would name one task.
+            uuid.get_version_num() == 7 && uuid.get_variant() == Variant::RFC4122 && text.len() == 36
+        })?;
         let bits = uuid.as_u128();
         let ms = i64::try_from(bits >> 80).ok()?.checked_sub(EPOCH_MS)?;
         let low = (((bits >> 64) & 0xfff) << 10) | ((bits >> 52) & 0x3ff);
@@ -199,6 +202,13 @@ mod tests {
         for text in ["", "x", "00000000-0000-4000-8000-000000000000", "00000000-0000-7000-8000-000000000000"] {
             assert_eq!(TaskId::parse(text), None, "{text}");
         }
+        let text = TaskId { key: TaskKey(1 << 30), tail: IdTail::new(5) }.to_string();
+        assert_eq!(TaskId::parse(&text).map(|id| id.to_string()), Some(text.clone()));
+        for other in ["0", "1", "2", "3", "4", "5", "6", "7", "c", "d", "e", "f"] {
+            let mut variant = text.clone();
+            variant.replace_range(19..20, other);
+            assert_eq!(TaskId::parse(&variant), None, "{variant}: one name a task");
+        }
         assert!(TaskRef::parse("order:7").unwrap().id.is_none());
         assert!(TaskRef::parse("no spaces").is_none());
         assert_eq!(TaskKey::from_i64(-1), None);
@@ -211,7 +221,7 @@ mod tests {
             let id = TaskId { key, tail: IdTail::new(tail) };
             let text = id.to_string();
             prop_assert_eq!(Uuid::parse_str(&text).unwrap().get_version_num(), 7);
-            prop_assert_eq!(Uuid::parse_str(&text).unwrap().get_variant(), uuid::Variant::RFC4122);
+            prop_assert_eq!(Uuid::parse_str(&text).unwrap().get_variant(), Variant::RFC4122);
             prop_assert_eq!(TaskId::parse(&text), Some(id));
             prop_assert_eq!(TaskKey::from_i64(key.to_i64()), Some(key));
         }

@@ -17,7 +17,7 @@ impl TaskFilter {
     ) -> bool {
         queue.is_none_or(|queue| queue == header.queue)
             && self.visible.as_ref().is_none_or(|globs| name_of(header.queue).is_some_and(|name| globs.admits(&name)))
-            && self.status.is_none_or(|status| status == header.status)
+            && self.status.is_none_or(|status| status == self.at.map_or(header.status, |at| header.status_at(at)))
             && (self.dead_reason.is_none() || self.dead_reason == header.dead_reason)
     }
 

@@ -148,6 +148,9 @@ pub struct TaskFilter {
     pub queue: Option<QueueName>,
     /// In this state.
     pub status: Option<Status>,
+    /// The moment at which it is in that state: a waiting task whose time has come by then is `queued`, whatever its
+    /// record says. `None`: as the record says.
+    pub at: Option<WallMs>,
     /// Of this type.
     pub task_type: Option<TaskType>,
     /// With all of these labels.

@@ -108,7 +108,17 @@ pub(super) async fn pages_are_newest_first_and_filtered(store: &dyn Store) {
     assert_eq!((keys(&nothing), nothing.next), (vec![], None));
 
     let status = TaskFilter { status: Some(Status::Scheduled), ..any() };
-    assert_eq!(keys(&page(store, status, None, (9, 100)).await), expect(&[2]));
+    assert_eq!(keys(&page(store, status.clone(), None, (9, 100)).await), expect(&[2]));
+    let due = all[2].due;
+    let one_below = Some(WallMs::new(due.get() - 1));
+    let early = TaskFilter { at: one_below, ..status.clone() };
+    assert_eq!(keys(&page(store, early, None, (9, 100)).await), expect(&[2]), "not due yet");
+    let late = TaskFilter { at: Some(due), ..status.clone() };
+    assert_eq!(keys(&page(store, late, None, (9, 100)).await), [], "its time has come");
+    let queued = |at| TaskFilter { status: Some(Status::Queued), at, ..any() };
+    let (before, after) =
+        (page(store, queued(one_below), None, (9, 100)).await, page(store, queued(Some(due)), None, (9, 100)).await);
+    assert!(!keys(&before).contains(&all[2].key) && keys(&after).contains(&all[2].key), "it is queued now");
     let of_type = TaskFilter { task_type: TaskType::parse("mail").ok(), ..any() };
     assert_eq!(keys(&page(store, of_type, None, (9, 100)).await), expect(&[9, 8, 7, 6]));
     let label = |value: &str| vec![(LabelName::parse("t").unwrap(), String::from(value))];
