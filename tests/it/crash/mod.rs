@@ -1,5 +1,5 @@
-//! `kill -9` of the real binary under load: nothing acknowledged is lost, no task is called more often than it may be,
-//! and every repeat is explained by a crash.
+//! `kill -9` and SIGTERM of the real binary under load: nothing acknowledged is lost, no task is called more often than it
+//! may be, and every repeat is explained by a crash. Also SIGSTOP, and several processes on one directory.
 //!
 //! `SENDOFF_CRASH_CYCLES=N` and `SENDOFF_CRASH_ACKS=N` (acknowledgements in each cycle) run longer forms;
 //! `SENDOFF_CRASH_SEED=N` repeats the moments of the kills as far as the machine does.
@@ -7,6 +7,7 @@
 mod damage;
 mod greedy;
 mod owners;
+mod stopped;
 mod target;
 
 use std::collections::BTreeMap;
@@ -83,7 +84,17 @@ async fn post_until_gone(client: Client, ledger: Arc<Ledger>, target: String, la
     }
 }
 
-async fn suite(cycles: u64, acks_each: u64, environment: &[(&str, &str)]) -> Report {
+/// How a cycle ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Kill,
+    /// SIGTERM: it has to end by itself, with exit code 0, whatever it is doing.
+    Terminate,
+}
+
+async fn suite(cycles: u64, acks_each: u64, ending: Ending, environment: &[(&str, &str)]) -> Report {
+    // What has ended is kept to the last, or a long form could not tell it from what is lost.
+    let environment = &[environment, &[("SENDOFF_QUEUE_DEFAULTS__RETENTION__COUNT", "100000000")]].concat();
     let dir = tempfile::tempdir().unwrap();
     let target = Target::start().await;
     let ledger = Arc::new(Ledger::default());
@@ -102,7 +113,10 @@ async fn suite(cycles: u64, acks_each: u64, environment: &[(&str, &str)]) -> Rep
             () = ledger.reaches(goal) => {}
             () = all_gone(&mut clients) => panic!("the server went by itself; its log: {}", log_of(dir.path())),
         }
-        process.kill();
+        match ending {
+            Ending::Kill => process.kill(),
+            Ending::Terminate => process.terminate(dir.path()),
+        }
         all_gone(&mut clients).await;
     }
     let process = Process::start(dir.path(), environment);
@@ -166,20 +180,36 @@ async fn reckon(client: &Client, ledger: &Ledger, target: &Target) -> Report {
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
     let (cycles, acks) = (number("SENDOFF_CRASH_CYCLES", 5), number("SENDOFF_CRASH_ACKS", 400));
-    let report = suite(cycles, acks, &[]).await;
+    let report = suite(cycles, acks, Ending::Kill, &[]).await;
+    tell(&format!("{cycles} kills"), &report);
+    nothing_lost(&report, cycles * acks);
+}
+
+fn tell(what: &str, report: &Report) {
+    let Report { acknowledged, requests, interrupted, lost, .. } = report;
     println!(
-        "FIGURES crash: {cycles} kills, {} acknowledged, {} requests, {} repeats after an interruption, {} lost, seed {}",
-        report.acknowledged,
-        report.requests,
-        report.interrupted,
-        report.lost.len(),
+        "FIGURES crash: {what}, {acknowledged} acknowledged, {requests} requests, {interrupted} repeats after an \
+         interruption, {} lost, seed {}",
+        lost.len(),
         number("SENDOFF_CRASH_SEED", 1)
     );
-    assert!(report.acknowledged as u64 >= cycles * acks);
+}
+
+fn nothing_lost(report: &Report, least: u64) {
+    assert!(report.acknowledged as u64 >= least);
     assert_eq!(report.lost, Vec::<String>::new(), "acknowledged and lost");
     assert_eq!(report.unended, Vec::<String>::new(), "not ended");
     assert_eq!(report.too_often, Vec::<String>::new(), "called more than max_attempts times");
     assert_eq!(report.unexplained, Vec::<String>::new(), "repeats that no crash explains");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_in_the_middle_of_everything_is_clean_and_loses_nothing() {
+    let (cycles, acks) = (number("SENDOFF_CRASH_CYCLES", 4), number("SENDOFF_CRASH_ACKS", 400));
+    let report = suite(cycles, acks, Ending::Terminate, &[]).await;
+    tell(&format!("{cycles} stops by SIGTERM"), &report);
+    nothing_lost(&report, cycles * acks);
+    assert_eq!(report.interrupted, 0, "what ran could end within the grace");
 }
 
 /// The negative control: an engine that answers before it commits must be caught by the very same suite.
@@ -187,7 +217,7 @@ async fn twenty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_acknowledges_before_the_commit_is_caught() {
     let sin = [("SENDOFF_SABOTAGE", "acknowledge-before-commit")];
-    let report = suite(number("SENDOFF_CRASH_CYCLES", 20).min(20), 300, &sin).await;
+    let report = suite(number("SENDOFF_CRASH_CYCLES", 20).min(20), 300, Ending::Kill, &sin).await;
     println!("sabotaged: {} acknowledged, {} lost", report.acknowledged, report.lost.len());
     assert!(!report.lost.is_empty(), "the suite would not notice lost acknowledgements");
 }
