@@ -42,7 +42,10 @@ impl Letter {
             let policy = RetryPolicy::default().with(&spec.retry);
             let expires_at = spec.expires_at.map(WallMs::get);
             let (queue, host) = (spec.queue.as_str().to_owned(), spec.lane.as_str().to_owned());
-            Fact::Asked(*wish, Box::new(Ask { queue, host, when: spec.when, policy, expires_at }))
+            Fact::Asked(
+                *wish,
+                Box::new(Ask { queue, host, when: spec.when, policy, expires_at, by_name: spec.name.is_some() }),
+            )
         })
     }
 }

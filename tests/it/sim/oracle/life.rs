@@ -98,6 +98,7 @@ impl Oracle {
         // A repeat is known by its key for a day by the server's clock.
         if let Some((before, wall)) = self.accepted.insert(ask, (key, now.wall))
             && now.wall - wall < 24 * 3_600_000
+            && !(asked.by_name && self.removed.contains(&before))
         {
             self.violated([format!("{key:?}: invented: wish {ask} is {before:?} already")]);
         }

@@ -42,6 +42,8 @@ pub(super) struct Ask {
     pub(super) when: When,
     pub(super) policy: RetryPolicy,
     pub(super) expires_at: Option<i64>,
+    /// Whether a repeat is known by the task's own name, which is free again once its record was removed.
+    pub(super) by_name: bool,
 }
 
 /// A task as a commit wrote it.

@@ -27,7 +27,7 @@ fn limits(rate: Option<f64>, concurrent: u32, host: u32) -> Limits {
 
 fn ask(when: When) -> Ask {
     let policy = RetryPolicy { max_attempts: 2, jitter: 0.0, ..RetryPolicy::default() };
-    Ask { queue: "q".to_owned(), host: "h".to_owned(), when, policy, expires_at: None }
+    Ask { queue: "q".to_owned(), host: "h".to_owned(), when, policy, expires_at: None, by_name: false }
 }
 
 fn record(number: i64, status: Status, epoch: u32) -> Record {
@@ -194,6 +194,15 @@ fn invented() {
     let mut twice = Story::accepted();
     let again = Record { key: key(9), ..record(1, Status::Queued, 1) };
     caught(&twice.at(1, Fact::Written(again)).verdict(), "already");
+    let purged = |by_name| {
+        let mut story = Story::new();
+        story.accept(0, 1, Ask { by_name, ..ask(When::Now) });
+        story.start(0, 1, (2, 1)).settle(10, 1, (2, 1), (Heard::Permanent, Status::Dead));
+        story.at(15, Fact::Wished(Wish::Purge, key(1))).at(20, Fact::Removed(key(1)));
+        story.at(30, Fact::Written(Record { key: key(9), ..record(1, Status::Queued, 1) })).verdict()
+    };
+    caught(&purged(false), "already");
+    innocent(&purged(true));
     let mut refused = Story::new();
     refused.at(0, Fact::Asked(1, Box::new(ask(When::Now)))).at(0, Fact::Refused(1));
     caught(&refused.at(1, Fact::Written(record(1, Status::Queued, 1))).verdict(), "refused, and accepted");
