@@ -1,7 +1,7 @@
 //! Deliberate sins, for negative controls: a suite that promises to catch a sin is run against it.
 //!
 //! Compiled in only with the feature `sabotage`, chosen at run time, and never part of a release. Each place that can sin
-//! asks [`commits`]; `docs/RELIABILITY.md` says which suite catches which.
+//! asks `commits`; `docs/RELIABILITY.md` says which suite catches which.
 
 /// What an implementation of the promise could get wrong unnoticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

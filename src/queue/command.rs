@@ -82,7 +82,7 @@ impl Row {
         self.body.as_ref().map_or(PublicId::Id(self.header.id()), |body| PublicId::of(self.header.id(), body))
     }
 
-    /// See [`Header::status_at`].
+    /// See [`crate::task::Header::status_at`].
     pub fn status_at(&self, now: WallMs) -> Status {
         self.header.status_at(now)
     }
