@@ -90,3 +90,17 @@ pub use chosen::{choose, on_this_thread};
 pub(crate) const fn commits(_sin: Sin) -> bool {
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sin_has_a_word_of_its_own_and_none_is_committed_unasked() {
+        let mut words: Vec<_> = Sin::ALL.iter().map(|sin| sin.as_str()).collect();
+        assert!(Sin::ALL.into_iter().all(|sin| !commits(sin)));
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Sin::ALL.len(), "{words:?}");
+    }
+}
