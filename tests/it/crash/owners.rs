@@ -11,7 +11,7 @@ use crate::support::process::{Process, log_of, spawn};
 fn refused(dir: &Path, owner: u32) {
     let status = spawn(dir, &[]).wait().unwrap();
     let log = log_of(dir);
-    assert!(status.code().is_some_and(|code| code != 0), "{status}: {log}");
+    assert_eq!(status.code(), Some(74), "{log}");
     assert!(log.contains(&format!("in use by process {owner}")), "{log}");
 }
 
