@@ -47,7 +47,7 @@ pub(super) const TASK: &str = r#"{"task_type":"http_request","payload":{"url":"h
 
 /// A handler that knows one type, and refuses what the tests need refused.
 pub(super) fn check() -> CheckPayload {
-    Arc::new(|task_type, payload| {
+    Arc::new(|task_type, payload, _queue| {
         let payload: Value = serde_json::from_slice(payload).unwrap();
         match (task_type.as_str(), payload["url"].as_str()) {
             ("http_request", Some("http://169.254.169.254/")) => Err(PayloadError::EgressRefused {

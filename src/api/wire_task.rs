@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::queue::store::digest;
+use crate::security::credential::Refused;
 use crate::task::limits::{
     ATTEMPTS_MAX, BACKOFF_MAX, BATCH_TASKS_MAX, DOUBLINGS_MAX, RUN_AHEAD_MAX, TIMEOUT_MAX, TIMEOUT_MIN,
 };
@@ -151,7 +152,7 @@ fn task(text: &str, at: &str, rules: &Rules<'_>, findings: &mut Findings) -> Opt
     let lane = task_type
         .as_ref()
         .zip(payload)
-        .and_then(|(task_type, payload)| lane(&object, rules, task_type, payload, findings));
+        .and_then(|(task_type, payload)| lane(&object, rules, (task_type, payload), findings));
     let queue = match object.given("queue") {
         Some(_) => object.get("queue", findings, name(QueueName::parse)),
         None => QueueName::parse(QUEUE_DEFAULT).ok(),
@@ -206,11 +207,13 @@ fn payload<'a>(object: &Object<'a>, rules: &Rules<'_>, findings: &mut Findings) 
 fn lane(
     object: &Object<'_>,
     rules: &Rules<'_>,
-    task_type: &TaskType,
-    payload: &str,
+    (task_type, payload): (&TaskType, &str),
     findings: &mut Findings,
 ) -> Option<LaneName> {
-    match (rules.check)(task_type, payload.as_bytes()) {
+    // A queue that has no valid name is told when the field is read; the payload is then checked as for the default one.
+    let named = object.given("queue").and_then(|text| name(QueueName::parse)(text).ok());
+    let queue = named.or_else(|| QueueName::parse(QUEUE_DEFAULT).ok())?;
+    match (rules.check)(task_type, payload.as_bytes(), &queue) {
         Ok(lane) => return Some(lane),
         Err(PayloadError::Faults(faults)) => {
             let at = object.pointer("payload");
@@ -220,6 +223,14 @@ fn lane(
         }
         Err(PayloadError::EgressRefused { detail }) => {
             findings.add(Code::EgressRefused, Fault::new(object.pointer("payload") + "/url", detail));
+        }
+        Err(PayloadError::CredentialRefused(refused)) => {
+            let (code, field) = match &refused {
+                Refused::Unknown { .. } => (Code::UnknownCredential, "/auth"),
+                Refused::Host { .. } => (Code::CredentialNotAllowed, "/url"),
+                Refused::PlainHttp { .. } => (Code::CredentialOverPlainHttp, "/url"),
+            };
+            findings.add(code, Fault::new(object.pointer("payload") + field, refused.to_string()));
         }
         Err(PayloadError::UnknownType { nearest }) => {
             let hint = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();

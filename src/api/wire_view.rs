@@ -356,6 +356,9 @@ struct ConfigShown<'a> {
     retry: PolicyShown<'a>,
     retention: BoundShown,
     dead_letters: BoundShown,
+    /// The name of the credential of tasks that name none; `null`: none.
+    #[schema(required)]
+    auth: Option<&'a str>,
 }
 
 /// How tasks are retried that do not say otherwise.
@@ -420,6 +423,7 @@ fn config(config: &QueueConfig) -> ConfigShown<'_> {
         retry: policy(&config.retry),
         retention: bound(&config.retention),
         dead_letters: bound(&config.dead_letters),
+        auth: config.auth.as_ref().map(crate::task::CredentialName::as_str),
     }
 }
 

@@ -22,8 +22,10 @@ use crate::queue::engine::{Fatal, Machine};
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::queue::store::{Store, StoreError};
 use crate::security::api_key::{AdminKey, AdminKeyError};
+use crate::security::credential::{CredentialError, Credentials};
 use crate::security::http_client::{ClientsError, OutgoingClients};
 use crate::security::server_tls::{Change, ServerTls, TlsSetupError};
+use crate::worker::handler::Handlers;
 use crate::worker::pool::Pool;
 
 /// Why the server did not start.
@@ -62,6 +64,9 @@ pub enum StartError {
     /// No client for outgoing calls.
     #[error("failed to set up outgoing calls: {0}")]
     Clients(#[from] ClientsError),
+    /// A credential of the configuration cannot be used.
+    #[error("failed to set up credentials: {0}")]
+    Credentials(#[from] CredentialError),
     /// The listener did not start.
     #[error("failed to serve: {0}")]
     Serve(#[source] io::Error),
@@ -72,7 +77,7 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Store { .. } | Self::Recover(_) | Self::Keys(_) => 74,
-            Self::Key(_) | Self::Tls(_) | Self::Clients(_) => 78,
+            Self::Key(_) | Self::Tls(_) | Self::Clients(_) | Self::Credentials(_) => 78,
             Self::Listen { .. } | Self::Serve(_) => 1,
         }
     }
@@ -102,9 +107,7 @@ impl App {
         let (key, created) = AdminKey::load_or_create(&config.data_dir)?;
         let new_key = created.then(|| key.reveal().to_owned());
         let tls = tls(&config, &clock)?;
-        let own = std::iter::once(address).chain(metrics_address).collect();
-        let clients = Arc::new(OutgoingClients::new(&config.egress, own)?);
-        let handlers = Arc::new(wiring::handlers(Arc::clone(&clients)));
+        let Outgoing { clients, credentials, handlers } = Outgoing::new(&config, [Some(address), metrics_address])?;
 
         let engine_chance = Chance::from_seed(chance.draw());
         let (machine, events) =
@@ -124,7 +127,9 @@ impl App {
             queues: ports.queues.clone(),
             clock: clock.clone(),
             chance,
-            check_payload: Arc::new(move |task_type, payload| wiring::check(&handlers, task_type, payload)),
+            check_payload: Arc::new(move |task_type, payload, queue| {
+                wiring::check(&handlers, task_type, payload, queue)
+            }),
             authenticate: keys.authenticate(),
             keys: keys.ring(),
             change_keys: keys.change(),
@@ -158,12 +163,30 @@ impl App {
             key_uses: keys.keep_uses_regularly(),
             keys,
             clients,
+            credentials,
             payload_bytes_max,
             engine,
             pool,
             phase: ports.phase,
             progress: ports.progress,
         })
+    }
+}
+
+/// All that calls out.
+struct Outgoing {
+    clients: Arc<OutgoingClients>,
+    credentials: Arc<Credentials>,
+    handlers: Arc<Handlers>,
+}
+
+impl Outgoing {
+    /// `own`: where the server itself listens.
+    fn new(config: &Config, own: [Option<SocketAddr>; 2]) -> Result<Self, StartError> {
+        let clients = Arc::new(OutgoingClients::new(&config.egress, own.into_iter().flatten().collect())?);
+        let credentials = Arc::new(Credentials::new(config)?);
+        let handlers = Arc::new(wiring::handlers(Arc::clone(&clients), Arc::clone(&credentials)));
+        Ok(Self { clients, credentials, handlers })
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) enum Effect {
 use Effect::{Live, Restart};
 
 /// Every key, or the section or map that it lies in.
-static EFFECTS: [(&str, Effect); 20] = [
+static EFFECTS: [(&str, Effect); 21] = [
     ("server.listen", Restart),
     ("server.public_url", Live),
     ("server.shutdown_grace", Live),
@@ -40,6 +40,7 @@ static EFFECTS: [(&str, Effect); 20] = [
     ("hosts.defaults.max_concurrent", Live),
     ("hosts.overrides", Live),
     ("egress", Live),
+    ("credentials", Live),
     ("limits.payload_bytes", Live),
     ("storage.reserve", Restart),
     ("logging.format", Restart),
@@ -294,8 +295,15 @@ mod tests {
             assert!(known.is_some(), "{decided} is no key");
         }
         let tried: Vec<&str> = examples().iter().map(|(key, _, _)| *key).collect();
-        // These three are only right together with another key, and have tests of their own.
-        let apart = ["server.tls.certificate", "server.tls.key", "queue_defaults.retry.stop_when", "queues"];
+        // These are only right together with other keys, and have tests of their own.
+        let apart = [
+            "server.tls.certificate",
+            "server.tls.key",
+            "queue_defaults.retry.stop_when",
+            "queue_defaults.auth",
+            "queues",
+            "credentials",
+        ];
         let untried: Vec<_> = keys.iter().filter(|key| !tried.contains(&key.as_str())).collect();
         assert_eq!(untried, apart);
     }
@@ -369,6 +377,19 @@ mod tests {
             one_line(&found.live),
             "queue_defaults.retry.max_retry_duration: null → 1h; queue_defaults.retry.stop_when: any → all"
         );
+    }
+
+    #[test]
+    fn credentials_change_live_and_are_told_by_where_their_secrets_are() {
+        let text = "credentials: {billing: {kind: bearer, token: \"env:A\", hosts: [a.example]}}";
+        let before = config(text);
+        let found = Difference::between(&before, &config(&text.replace("env:A", "env:B")));
+        assert_eq!(one_line(&found.live), "credentials.billing.token: env:A → env:B");
+        let found = Difference::between(&before, &config(&format!("{text}\nqueue_defaults: {{auth: billing}}")));
+        assert_eq!(one_line(&found.live), "queue_defaults.auth: null → billing");
+        let found = Difference::between(&before, &Config::default());
+        assert!(found.restart.is_empty());
+        assert!(paths(&found.live).iter().all(|path| path.starts_with("credentials.billing.")), "{found:?}");
     }
 
     #[test]

@@ -10,8 +10,10 @@
 //! itself lies, so that the file and the flags mean the same by the same words.
 
 mod address;
+mod credential;
 mod diff;
 mod fault;
+mod host_pattern;
 mod load;
 pub mod model;
 mod overrides;
@@ -26,8 +28,10 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use credential::{CredentialConfig, CredentialKind, SecretRef};
 pub use diff::{Change, Difference, in_force, one_line};
 pub use fault::{ConfigFault, ConfigFaults, Origin};
+pub use host_pattern::HostPattern;
 pub use load::{DEFAULT_FILE, FileSource, Flags, Loaded, Sources, environment, load, load_again, variable};
 pub use model::{
     Bound, Config, EgressConfig, HostConfig, HostsConfig, LogFormat, LoggingConfig, MetricsConfig, QueueConfig,

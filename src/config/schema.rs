@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::credential;
 use super::fault::child;
 use super::load::Loaded;
 use super::model::Config;
@@ -31,6 +32,7 @@ const SIZE: &str = r"^\d+(B|[KMGT]i?B|kB)?$";
 const SOCKET: &str = r"^(\d{1,3}(\.\d{1,3}){3}|\[[0-9A-Fa-f:.]+\]):\d{1,5}$";
 const WEB_URL: &str = "^[Hh][Tt][Tt][Pp][Ss]?://[^?#@ ]+$";
 const NAME: &str = "^[A-Za-z0-9._-]{1,128}$";
+const REFERENCE: &str = "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$";
 const STATUS: &str = "^[1-5][0-9][0-9]$";
 
 /// Of what kind a value is. Bounds are included.
@@ -51,9 +53,20 @@ enum Kind {
     Level,
     /// A network, an address or a host name.
     EgressEntry,
+    /// A host or a pattern for hosts, with or without a port.
+    HostPattern,
+    /// The name of a credential.
+    Name,
+    /// A text that is no secret.
+    Text,
+    /// Where a secret is found.
+    Reference,
 }
 
-use Kind::{EgressEntry, Level, Number, Path, Size, Socket, SpanOr, Truth, WebUrl, Whole, Words};
+use Kind::{
+    EgressEntry, HostPattern, Level, Name, Number, Path, Reference, Size, Socket, SpanOr, Text, Truth, WebUrl, Whole,
+    Words,
+};
 
 const MS: Span = Span::from_millis(1);
 const ZERO: Span = Span::from_millis(0);
@@ -95,12 +108,21 @@ const VALUES: &[(&str, bool, Kind)] = &[
     ("queue_defaults.dead_letters.age", true, Kind::Span(ZERO, limits::AGE_KEPT_MAX)),
     ("queue_defaults.dead_letters.count", true, Whole(0, limits::TASKS_KEPT_MAX)),
     ("queue_defaults.dead_letters.bytes", true, Size(0, limits::BYTES_KEPT_MAX)),
+    ("queue_defaults.auth", true, Name),
     ("workers.max_concurrent", false, Whole(1, limits::CONCURRENT_MAX as u64)),
     ("hosts.defaults.max_concurrent", false, Whole(1, limits::CONCURRENT_MAX as u64)),
     ("egress.allow", false, EgressEntry),
     ("egress.deny", false, EgressEntry),
     ("egress.http", false, Truth),
     ("egress.ca_files", false, Path),
+    ("credentials.*.kind", false, Words(&["bearer", "basic", "header"])),
+    ("credentials.*.hosts", false, HostPattern),
+    ("credentials.*.allow_plain_http", false, Truth),
+    ("credentials.*.token", false, Reference),
+    ("credentials.*.username", false, Text),
+    ("credentials.*.password", false, Reference),
+    ("credentials.*.name", false, Text),
+    ("credentials.*.value", false, Reference),
     ("limits.payload_bytes", false, Size(1, limits::PAYLOAD_BYTES_MAX)),
     ("storage.reserve", true, Size(limits::RESERVE_BYTES_MIN, limits::BYTES_KEPT_MAX)),
     ("logging.format", false, Words(&["auto", "text", "json"])),
@@ -154,7 +176,11 @@ impl Writer {
     }
 
     fn described(&self, path: &str) -> String {
-        self.descriptions.get(path).cloned().unwrap_or_default()
+        // The documented file has no credential whose keys could be described there.
+        let of_credential = path.strip_prefix("credentials.*.").and_then(|key| {
+            credential::DESCRIBED.iter().find(|(known, _)| *known == key).map(|(_, told)| (*told).to_owned())
+        });
+        of_credential.or_else(|| self.descriptions.get(path).cloned()).unwrap_or_default()
     }
 }
 
@@ -184,13 +210,15 @@ fn value(path: &str) -> Map<String, Value> {
 
 fn list(path: &str) -> Map<String, Value> {
     let items = kind(path).map(|(_, kind)| kind.schema()).unwrap_or_default();
-    object(json!({"type": ["array", "null"], "items": items, "maxItems": limits::EGRESS_ENTRIES_MAX}))
+    let most = if path.starts_with("credentials") { limits::CREDENTIAL_HOSTS_MAX } else { limits::EGRESS_ENTRIES_MAX };
+    object(json!({"type": ["array", "null"], "items": items, "maxItems": most}))
 }
 
 /// A map whose keys are the user's names, each of which has the schema `each`.
 fn named(path: &str, each: &Map<String, Value>) -> Map<String, Value> {
     let (names, most) = match path {
         "queues" => (NAME, limits::QUEUES_MAX),
+        "credentials" => (NAME, limits::CREDENTIALS_MAX),
         "hosts.overrides" => (WEB_URL, limits::HOST_OVERRIDES_MAX),
         _ => (STATUS, 500),
     };
@@ -229,6 +257,10 @@ impl Kind {
                 {"type": "string", "pattern": r"[=,\[A-Z]"},
             ]}),
             EgressEntry => json!({"type": "string", "pattern": "^[^*@ ]+$"}),
+            HostPattern => json!({"type": "string", "pattern": "^[^/@ ]+$"}),
+            Name => json!({"type": "string", "pattern": NAME}),
+            Text => json!({"type": "string", "minLength": 1, "maxLength": limits::CREDENTIAL_TEXT_LEN_MAX}),
+            Reference => json!({"type": "string", "pattern": REFERENCE}),
         }
     }
 }
@@ -361,6 +393,7 @@ queues: {mail: {priority_aging: strict, max_bytes: 5GiB, retry: {on_status: {\"4
 hosts: {overrides: {\"https://a.example:443\": {max_concurrent: 2}}}
 egress: {allow: [10.0.0.0/8, a.example, \"::1\"], deny: }
 logging: {level: \"info,sendoff::queue=debug\"}
+credentials: {billing: {kind: bearer, token: \"env:T\", hosts: [\"*.a.example:*\"]}, key: {kind: header, name: X-K, value: \"file:k\"}}
 storage:
 ";
         assert_eq!(both(rich), (true, true));
@@ -393,6 +426,11 @@ storage:
             "hosts: {overrides: {a.example: {}}}",
             "egress: {allow: [\"*.example.com\"]}",
             "egress: {allow: a.example}",
+            "credentials: {billing: {kind: beaer, token: \"env:T\"}}",
+            "credentials: {billing: {kind: bearer, token: secret}}",
+            "credentials: {billing: {kind: bearer, token: \"env:T\", hosts: [\"https://a/\"]}}",
+            "credentials: {\"bad name\": {}}",
+            "queue_defaults: {auth: \"bad name\"}",
             "logging: {level: inof}",
             "logging: {format: ecs}",
             "metrics: {listen: 9090}",
@@ -415,7 +453,10 @@ storage:
                     let (min, max) = (min.to_duration().as_secs_f64(), max.to_duration().as_secs_f64());
                     [min - 0.001, min, max, max + 0.001].map(Value::from)
                 }
-                Truth | Words(_) | Path | Socket | WebUrl | Level | EgressEntry => continue,
+                Truth | Words(_) | Path | Socket | WebUrl | Level | EgressEntry | HostPattern | Name | Text
+                | Reference => {
+                    continue;
+                }
             };
             let validator = jsonschema::validator_for(at(&schema, path)).unwrap();
             // The two ends of a backoff must not cross.

@@ -36,6 +36,25 @@ impl<'a> Section<'a> {
         self.map.into_iter().flat_map(|map| map.keys().map(String::as_str))
     }
 
+    /// Whether anything was given under `key`.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entry(key).is_some()
+    }
+
+    /// The value under `key`, of which faults do not say what was given.
+    pub(super) fn hidden<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&Scalar) -> Result<T, String>,
+        faults: &mut ConfigFaults,
+    ) -> Option<T> {
+        let Some(Node { origin, kind: Kind::Scalar(scalar) }) = self.entry(key).map(|entry| &entry.value) else {
+            return None;
+        };
+        let read = read(scalar).map_err(|expected| format!("got something else, expected {expected}"));
+        read.map_err(|detail| faults.push(origin, child(&self.path, key), detail)).ok()
+    }
+
     /// The value under `key` as `read` reads it; `default` where none was given, or a faulty one.
     pub(super) fn get<T>(
         &self,

@@ -1,18 +1,19 @@
 //! `config show`: the configuration in force as YAML that loads again to the same, with where each value came from.
 //!
-//! There are no secrets in a [`Config`], so nothing is left out: it names files and carries no keys.
+//! There are no secrets in a [`Config`], so nothing is left out: it says where they are found, and carries none.
 //!
 //! `serde_yaml` decides how a scalar is quoted; the lines are laid out here, because it writes no comments.
 
 use std::collections::BTreeMap;
 
+use super::credential::CredentialConfig;
 use super::fault::{Origin, child};
 use super::load::Loaded;
 use super::model::{
     Bound, Config, EgressConfig, HostsConfig, LogFormat, LoggingConfig, QueueConfig, ServerConfig, TlsVersion,
 };
 use super::value::show_bytes;
-use crate::task::{PriorityOrder, RetryPolicy, Span};
+use crate::task::{CredentialName, PriorityOrder, RetryPolicy, Span};
 
 /// What stands under a key.
 pub(super) enum Item {
@@ -43,6 +44,7 @@ pub(super) fn config(config: &Config) -> Vec<(String, Item)> {
         field("workers", max_concurrent(config.workers.max_concurrent)),
         field("hosts", hosts(&config.hosts)),
         field("egress", egress(&config.egress)),
+        field("credentials", credentials(&config.credentials)),
         field("limits", map([field("payload_bytes", size(config.payload_bytes_max))])),
         field("storage", map([field("reserve", or_null(config.storage.reserve, size))])),
         field("logging", logging(&config.logging)),
@@ -87,6 +89,7 @@ pub(super) fn queue(queue: &QueueConfig) -> Item {
         field("retry", retry(&queue.retry)),
         field("retention", bound(queue.retention)),
         field("dead_letters", bound(queue.dead_letters)),
+        field("auth", or_null(queue.auth.as_ref(), |auth| text(auth.as_str()))),
     ])
 }
 
@@ -130,6 +133,21 @@ fn egress(egress: &EgressConfig) -> Item {
         field("http", bare(egress.http)),
         field("ca_files", Item::List(egress.ca_files.iter().map(|path| scalar(&path.to_string_lossy())).collect())),
     ])
+}
+
+fn credentials(credentials: &BTreeMap<CredentialName, CredentialConfig>) -> Item {
+    let one = |credential: &CredentialConfig| {
+        let hosts = credential.hosts.iter().map(|host| scalar(&host.to_string())).collect();
+        let mut fields = vec![
+            field("kind", text(credential.kind.as_str())),
+            field("hosts", Item::List(hosts)),
+            field("allow_plain_http", bare(credential.allow_plain_http)),
+        ];
+        fields.extend(credential.kind.plain().into_iter().map(|(key, value)| field(key, text(value))));
+        fields.extend(credential.kind.secrets().into_iter().map(|(key, at)| field(key, text(&at.to_string()))));
+        Item::Map(fields)
+    };
+    Item::Map(credentials.iter().map(|(name, credential)| (name.to_string(), one(credential))).collect())
 }
 
 fn logging(logging: &LoggingConfig) -> Item {
@@ -335,6 +353,7 @@ mod tests {
                 retry,
                 retention,
                 dead_letters,
+                auth: None,
             },
         )
     }
@@ -397,10 +416,22 @@ mod tests {
                 config.queues =
                     queues.into_iter().map(|(name, queue)| (QueueName::parse(&name).unwrap(), queue)).collect();
                 config.queue_defaults = defaults;
+                config.credentials = credentials();
+                config.queue_defaults.auth = config.credentials.keys().next().cloned();
                 (config.payload_bytes_max, config.storage.reserve) = sizes;
                 config
             },
         )
+    }
+
+    /// One of each kind.
+    fn credentials() -> BTreeMap<CredentialName, CredentialConfig> {
+        let text = "credentials:
+  bearer: {kind: bearer, token: \"env:TOKEN\", hosts: [a.example, \"*.b.example:8443\", \"*:*\"]}
+  basic: {kind: basic, username: \"null\", password: \"file:a: b\", allow_plain_http: true}
+  header: {kind: header, name: X-Key, value: \"env:KEY\"}
+";
+        load_with(text, &[], Flags::default()).unwrap().config.credentials
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::address::{self, EgressEntry};
+use super::credential::{self, CredentialConfig};
 use super::fault::{ConfigFaults, child};
 use super::model::{
     Bound, Config, EgressConfig, HostConfig, HostsConfig, LogFormat, LoggingConfig, MetricsConfig, QueueConfig,
@@ -16,7 +17,7 @@ use super::section::Section;
 use super::value::{bytes, nullable, number, path, socket, span, truth, whole, word};
 use crate::task::limits;
 use crate::task::outcome::{OnStatus, StatusAction};
-use crate::task::{LaneName, PriorityOrder, QueueName, RetryPolicy, Span, StopWhen};
+use crate::task::{CredentialName, LaneName, PriorityOrder, QueueName, RetryPolicy, Span, StopWhen};
 
 /// The shortest span there is.
 const ONE_MS: Span = Span::from_millis(1);
@@ -30,6 +31,8 @@ pub(super) fn config(root: &Node, faults: &mut ConfigFaults) -> Config {
     let queue_defaults = queue(&root.at("queue_defaults"), &default.queue_defaults, faults);
     let loopback = is_loopback(server.listen);
     let payload_bytes = bytes(1, limits::PAYLOAD_BYTES_MAX);
+    let credentials = credential::credentials(&root.at("credentials"), faults);
+    check_auth(&root, &credentials, faults);
     Config {
         data_dir: root.get("data_dir", default.data_dir, path, faults),
         certs_dir: root.get("certs_dir", default.certs_dir, path, faults),
@@ -40,6 +43,7 @@ pub(super) fn config(root: &Node, faults: &mut ConfigFaults) -> Config {
         },
         hosts: hosts(&root.at("hosts"), &default.hosts, faults),
         egress: egress(&root.at("egress"), loopback, default.egress.http, faults),
+        credentials,
         payload_bytes_max: root.at("limits").get("payload_bytes", default.payload_bytes_max, payload_bytes, faults),
         storage: storage(&root.at("storage"), default.storage, faults),
         logging: logging(&root.at("logging"), default.logging, faults),
@@ -138,6 +142,24 @@ fn queue(at: &Section<'_>, base: &QueueConfig, faults: &mut ConfigFaults) -> Que
         retry: retry(&at.at("retry"), &base.retry, faults),
         retention: bound(&at.at("retention"), base.retention, faults),
         dead_letters: bound(&at.at("dead_letters"), base.dead_letters, faults),
+        auth: at.get("auth", base.auth.clone(), nullable(credential::reference), faults),
+    }
+}
+
+/// Whoever names a credential has to name one that there is; told where it was written.
+fn check_auth(root: &Section<'_>, credentials: &BTreeMap<CredentialName, CredentialConfig>, faults: &mut ConfigFaults) {
+    let queues = root.at("queues");
+    let named = queues.keys().map(|key| queues.at(key)).chain([root.at("queue_defaults")]);
+    // A credential that is faulty itself is there: one fault is told once.
+    let written: Vec<&str> = root.at("credentials").keys().collect();
+    for at in named {
+        // What is no name at all was told when it was read.
+        let auth = at.get("auth", None, nullable(credential::reference), &mut ConfigFaults::default());
+        let Some(auth) = auth.filter(|auth| !written.contains(&auth.as_str())) else { continue };
+        let near = super::shape::nearest(auth.as_str(), credentials.keys().map(CredentialName::as_str));
+        let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        let detail = format!("there is no credential `{auth}`{near}");
+        faults.push(at.origin_of("auth"), child(&at.path, "auth"), detail);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod address;
 pub mod api_key;
+pub mod credential;
 pub mod egress;
 pub mod failure_limit;
 pub mod http_client;

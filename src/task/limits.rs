@@ -257,6 +257,14 @@ pub const QUEUES_MAX: usize = 10_000;
 pub const HOST_OVERRIDES_MAX: usize = 10_000;
 /// Entries of one `egress` list.
 pub const EGRESS_ENTRIES_MAX: usize = 1_000;
+/// Credentials of one server.
+pub const CREDENTIALS_MAX: usize = 1_000;
+/// Entries of one credential's `hosts`.
+pub const CREDENTIAL_HOSTS_MAX: usize = 100;
+/// Characters of a credential's plain values: a username, a header's name, a client id, a scope.
+pub const CREDENTIAL_TEXT_LEN_MAX: usize = 1_024;
+/// A secret that a credential refers to, in bytes.
+pub const SECRET_BYTES_MAX: usize = 64 * 1024;
 /// What `max_tasks` and the `count` of `retention` and `dead_letters` may be.
 pub const TASKS_KEPT_MAX: u64 = 1_000_000_000;
 /// What `max_bytes`, `storage.reserve` and the `bytes` of `retention` and `dead_letters` may be (1 PiB).

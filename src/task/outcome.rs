@@ -38,11 +38,13 @@ pub enum OutcomeClass {
     EgressRefused,
     /// The stored record is damaged: nothing was sent.
     Corrupt,
+    /// The task's credential may not go to its target: nothing was sent.
+    CredentialRefused,
 }
 
 impl OutcomeClass {
     /// Every class. Its place is its number in stores: append only.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Ok,
         Self::HttpStatus,
         Self::Dns,
@@ -57,6 +59,7 @@ impl OutcomeClass {
         Self::Released,
         Self::EgressRefused,
         Self::Corrupt,
+        Self::CredentialRefused,
     ];
 
     /// The public word.
@@ -76,6 +79,7 @@ impl OutcomeClass {
             Self::Released => "released",
             Self::EgressRefused => "egress_refused",
             Self::Corrupt => "corrupt",
+            Self::CredentialRefused => "credential_refused",
         }
     }
 
@@ -185,17 +189,20 @@ pub enum DeadReason {
     EgressRefused,
     /// The stored record is damaged.
     Corrupt,
+    /// The task's credential may not go to its target.
+    CredentialRefused,
 }
 
 impl DeadReason {
     /// Every reason. Its place is its number in stores: append only.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::MaxAttempts,
         Self::MaxRetryDuration,
         Self::PermanentStatus,
         Self::CertificateRefused,
         Self::EgressRefused,
         Self::Corrupt,
+        Self::CredentialRefused,
     ];
 
     /// The public word.
@@ -207,6 +214,7 @@ impl DeadReason {
             Self::CertificateRefused => "certificate_refused",
             Self::EgressRefused => "egress_refused",
             Self::Corrupt => "corrupt",
+            Self::CredentialRefused => "credential_refused",
         }
     }
 
@@ -242,6 +250,7 @@ pub fn verdict(outcome: &Outcome, on_status: &OnStatus) -> Verdict {
         C::CertificateRefused => Verdict::GiveUp(DeadReason::CertificateRefused),
         C::EgressRefused => Verdict::GiveUp(DeadReason::EgressRefused),
         C::Corrupt => Verdict::GiveUp(DeadReason::Corrupt),
+        C::CredentialRefused => Verdict::GiveUp(DeadReason::CredentialRefused),
         C::Released => Verdict::Release,
     }
 }
@@ -296,6 +305,7 @@ mod tests {
                 "certificate_refused" => Verdict::GiveUp(DeadReason::CertificateRefused),
                 "egress_refused" => Verdict::GiveUp(DeadReason::EgressRefused),
                 "corrupt" => Verdict::GiveUp(DeadReason::Corrupt),
+                "credential_refused" => Verdict::GiveUp(DeadReason::CredentialRefused),
                 "released" => Verdict::Release,
                 _ => Verdict::GiveUp(DeadReason::PermanentStatus),
             };

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sendoff::clock::{Chance, Clock, ManualClock};
-use sendoff::config::EgressConfig;
+use sendoff::config::{Config, EgressConfig};
 use sendoff::queue::lease::{Lease, Settlement, Work};
+use sendoff::security::credential::Credentials;
 use sendoff::security::http_client::OutgoingClients;
 use sendoff::task::header::NameId;
 use sendoff::task::limits::{RESPONSE_DRAIN_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX};
@@ -55,7 +56,8 @@ impl Rig {
     /// A rig that calls out through `clients`.
     pub(crate) fn over(clients: OutgoingClients) -> Self {
         let clients = Arc::new(clients);
-        let http: Arc<dyn Handler> = Arc::new(HttpHandler::new(Arc::clone(&clients)));
+        let credentials = Arc::new(Credentials::new(&Config::default()).unwrap());
+        let http: Arc<dyn Handler> = Arc::new(HttpHandler::new(Arc::clone(&clients), credentials));
         let handlers = Arc::new(
             Handlers::default().with(task_type("http_request"), http).with(task_type("panics"), Arc::new(Panics)),
         );
@@ -94,14 +96,14 @@ impl Rig {
 
     /// What is seen at `POST`.
     pub(crate) fn check(&self, payload: &Value) -> Result<LaneName, CheckError> {
-        self.handlers.check(&task_type("http_request"), payload.to_string().as_bytes())
+        self.handlers.check(&task_type("http_request"), payload.to_string().as_bytes(), &queue())
     }
 }
 
 struct Panics;
 
 impl Handler for Panics {
-    fn check(&self, _payload: &[u8]) -> Result<LaneName, CheckError> {
+    fn check(&self, _payload: &[u8], _queue: &QueueName) -> Result<LaneName, CheckError> {
         Ok(LaneName::new("panics"))
     }
 
@@ -112,6 +114,10 @@ impl Handler for Panics {
 
 fn task_type(text: &str) -> TaskType {
     TaskType::parse(text).unwrap()
+}
+
+fn queue() -> QueueName {
+    QueueName::parse("mails").unwrap()
 }
 
 fn header() -> Header {
@@ -160,7 +166,7 @@ fn body(kind: &str, payload: &str) -> Body {
 fn work(kind: &str, payload: &str) -> Work {
     Work {
         header: header(),
-        queue: QueueName::parse("mails").unwrap(),
+        queue: queue(),
         lane: LaneName::new("lane"),
         body: Arc::new(body(kind, payload)),
         timeout: Span::from_secs(30),
@@ -411,7 +417,7 @@ async fn egress_is_checked_at_post_and_again_when_called() {
         assert!(outcome.error.unwrap().contains("egress.allow: [\"127.0.0.0/8\"]"));
     }
     assert_eq!(target.connections(), 0);
-    let checked = rig.check(&json!({"url": 7, "auth": "x"}));
+    let checked = rig.check(&json!({"url": 7, "auth": "not a name"}));
     assert!(matches!(checked, Err(CheckError::Faults(faults)) if faults.len() == 2));
 }
 

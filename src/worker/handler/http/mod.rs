@@ -10,26 +10,32 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::header::{HeaderName, HeaderValue};
 
 pub use self::payload::FIELDS;
 use self::payload::HttpPayload;
 use super::{AttemptContext, CheckError, Handler};
 use crate::clock::Sleep;
+use crate::security::credential::{Call, Credentials};
 use crate::security::egress::Refusal;
 use crate::security::http_client::OutgoingClients;
-use crate::task::{LaneName, Outcome, OutcomeClass};
+use crate::task::{Fault, LaneName, Outcome, OutcomeClass, QueueName};
 use crate::worker::classify;
 
 /// Runs `http_request`.
 #[derive(Debug, Clone)]
 pub struct HttpHandler {
     clients: Arc<OutgoingClients>,
+    credentials: Arc<Credentials>,
 }
 
+/// What a credential adds to a request.
+type Carried = Vec<(HeaderName, HeaderValue)>;
+
 impl HttpHandler {
-    /// A handler that calls out through `clients`.
-    pub fn new(clients: Arc<OutgoingClients>) -> Self {
-        Self { clients }
+    /// A handler that calls out through `clients`, with `credentials`.
+    pub fn new(clients: Arc<OutgoingClients>, credentials: Arc<Credentials>) -> Self {
+        Self { clients, credentials }
     }
 
     async fn attempt(&self, attempt: &AttemptContext) -> Outcome {
@@ -42,7 +48,11 @@ impl HttpHandler {
             Err(refusal) => return refused(attempt, &refusal),
         };
         let place = payload.place();
-        let request = match request(&client, payload, attempt) {
+        let carried = match self.carried(&payload, attempt).await {
+            Ok(carried) => carried,
+            Err(outcome) => return outcome,
+        };
+        let request = match request(&client, payload, carried, attempt) {
             Ok(request) => request,
             Err(error) => return unreadable(attempt, Some(&classify::describe(error))),
         };
@@ -63,10 +73,45 @@ impl HttpHandler {
     }
 }
 
+impl HttpHandler {
+    /// What the task's credential adds to its request; nothing when it has none.
+    async fn carried(&self, payload: &HttpPayload, attempt: &AttemptContext) -> Result<Carried, Outcome> {
+        let work = attempt.work();
+        let Some(name) = self.credentials.name_for(payload.auth.as_ref(), &work.queue) else { return Ok(Vec::new()) };
+        let (task_id, nothing) = (headers::shown_id(work), Bytes::new());
+        let call = Call {
+            url: &payload.url,
+            method: &payload.method,
+            body: payload.body.as_ref().unwrap_or(&nothing),
+            task_id: &task_id,
+            attempt: work.header.attempts,
+            now: attempt.now(),
+        };
+        self.credentials.headers(&name, &call).await.map_err(|refused| {
+            Outcome::without_answer(OutcomeClass::CredentialRefused, refused.to_string(), attempt.took())
+        })
+    }
+
+    /// What can be seen of the credential before the task is accepted.
+    fn check_credential(&self, payload: &HttpPayload, queue: &QueueName) -> Result<(), CheckError> {
+        let Some(name) = self.credentials.name_for(payload.auth.as_ref(), queue) else { return Ok(()) };
+        let sets = self.credentials.check(&name, &payload.url)?;
+        let given =
+            payload.header_names.iter().filter(|given| sets.iter().any(|set| given.eq_ignore_ascii_case(set.as_str())));
+        let fault = |given: &String| {
+            let detail = format!("this header is set by the credential `{name}` and cannot be given beside it");
+            Fault::new(format!("/headers/{}", payload::escape(given)), detail)
+        };
+        let faults: Vec<Fault> = given.map(fault).collect();
+        if faults.is_empty() { Ok(()) } else { Err(CheckError::Faults(faults)) }
+    }
+}
+
 impl Handler for HttpHandler {
-    fn check(&self, payload: &[u8]) -> Result<LaneName, CheckError> {
+    fn check(&self, payload: &[u8], queue: &QueueName) -> Result<LaneName, CheckError> {
         let payload = payload::parse(payload).map_err(CheckError::Faults)?;
         self.clients.policy().check_url(&payload.url)?;
+        self.check_credential(&payload, queue)?;
         Ok(LaneName::new(&payload.place()))
     }
 
@@ -78,9 +123,13 @@ impl Handler for HttpHandler {
 fn request(
     client: &reqwest::Client,
     payload: HttpPayload,
+    carried: Carried,
     attempt: &AttemptContext,
 ) -> Result<reqwest::Request, reqwest::Error> {
-    let headers = headers::outgoing(&payload, attempt.work(), attempt.now().wall);
+    let mut headers = headers::outgoing(&payload, attempt.work(), attempt.now().wall);
+    for (name, value) in carried {
+        headers.insert(name, value);
+    }
     let request = client.request(payload.method, payload.url).headers(headers);
     match payload.body {
         Some(body) => request.body(body).build(),
