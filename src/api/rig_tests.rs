@@ -88,6 +88,7 @@ pub(super) fn record(key: i64, status: Status) -> TaskRecord {
         changed_at: noon(),
         last_class: Some(OutcomeClass::HttpStatus),
         last_http_status: Some(404),
+        no_credential: crate::task::NoCredential::default(),
         dead_reason: (status == Status::Dead).then_some(DeadReason::PermanentStatus),
         payload_bytes: u32::try_from(payload.len()).unwrap(),
     };

@@ -49,7 +49,7 @@ pub(super) const TASK_FIELDS: [&str; 11] = [
 ];
 
 /// The fields of its `retry`.
-pub(super) const RETRY_FIELDS: [&str; 8] = [
+pub(super) const RETRY_FIELDS: [&str; 9] = [
     "max_attempts",
     "min_backoff",
     "max_backoff",
@@ -57,6 +57,7 @@ pub(super) const RETRY_FIELDS: [&str; 8] = [
     "max_retry_duration",
     "jitter",
     "stop_when",
+    "credential_wait_max",
     "on_status",
 ];
 
@@ -295,6 +296,7 @@ fn retry(of: &Object<'_>, findings: &mut Findings) -> RetryOverrides {
         max_retry_duration: object.get("max_retry_duration", findings, span(Span::from_millis(1), RUN_AHEAD_MAX)),
         jitter: object.get("jitter", findings, fraction),
         stop_when: object.get("stop_when", findings, stop_when),
+        credential_wait_max: object.get("credential_wait_max", findings, backoff()),
         on_status: on_status(&object, findings),
     };
     if let (Some(min), Some(max)) = (retry.min_backoff, retry.max_backoff)
@@ -389,7 +391,8 @@ mod tests {
             "queue":"mail","priority":9,"delay":"90s","expires_at":"2026-12-01T00:00:00Z","timeout":10,
             "labels":{"z":"1","a":"é"},"task_id":"order:7",
             "retry":{"max_attempts":2,"min_backoff":0.5,"max_backoff":"1h","max_doublings":0,
-                     "max_retry_duration":"24h","jitter":0,"stop_when":"all","on_status":{"404":"retry"}}}  "#;
+                     "max_retry_duration":"24h","jitter":0,"stop_when":"all",
+                     "credential_wait_max":"5m","on_status":{"404":"retry"}}}  "#;
         let spec = parse(text).unwrap();
         assert_eq!(&spec.payload[..], br#"{"url" :"u", "n":1.0e0,"s":"\u0041" }"#);
         assert_eq!(
@@ -409,6 +412,7 @@ mod tests {
             max_retry_duration: Some(Span::from_secs(86_400)),
             jitter: Some(0.0),
             stop_when: Some(StopWhen::All),
+            credential_wait_max: Some(Span::from_secs(300)),
             on_status: [(404, StatusAction::Retry)].into(),
         };
         assert_eq!(spec.retry, expected);
@@ -534,6 +538,7 @@ mod tests {
             ("jitter", "0", "-0.1"),
             ("jitter", "1", "1.1"),
             ("stop_when", "\"any\"", "\"both\""),
+            ("credential_wait_max", &year.to_string(), &format!("\"{year}001ms\"")),
             ("on_status", "{\"200\":\"dead\"}", "{\"199\":\"dead\"}"),
             ("on_status", "{\"599\":\"done\"}", "{\"600\":\"done\"}"),
             ("on_status", "{\"404\":\"retry\"}", "{\"404\":\"retri\"}"),

@@ -256,7 +256,7 @@ mod tests {
         all
     }
 
-    const OF_A_QUEUE: [(&str, &str); 20] = [
+    const OF_A_QUEUE: [(&str, &str); 21] = [
         ("queue_defaults.max_dispatches_per_second", "5"),
         ("queue_defaults.max_burst_size", "7"),
         ("queue_defaults.max_concurrent_dispatches", "7"),
@@ -270,6 +270,7 @@ mod tests {
         ("queue_defaults.retry.max_doublings", "7"),
         ("queue_defaults.retry.max_retry_duration", "7d"),
         ("queue_defaults.retry.jitter", "0.5"),
+        ("queue_defaults.retry.credential_wait_max", "7m"),
         ("queue_defaults.retry.on_status", "{404: retry}"),
         ("queue_defaults.retention.age", "7h"),
         ("queue_defaults.retention.count", "7"),

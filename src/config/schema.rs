@@ -101,6 +101,7 @@ const VALUES: &[(&str, bool, Kind)] = &[
     ("queue_defaults.retry.max_retry_duration", true, Kind::Span(MS, limits::BACKOFF_MAX)),
     ("queue_defaults.retry.jitter", false, Number(0.0, 1.0)),
     ("queue_defaults.retry.stop_when", false, Words(&["any", "all"])),
+    ("queue_defaults.retry.credential_wait_max", false, Kind::Span(ZERO, limits::BACKOFF_MAX)),
     ("queue_defaults.retry.on_status.*", false, ACTIONS),
     ("queue_defaults.retention.age", true, Kind::Span(ZERO, limits::AGE_KEPT_MAX)),
     ("queue_defaults.retention.count", true, Whole(0, limits::TASKS_KEPT_MAX)),

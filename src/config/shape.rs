@@ -27,6 +27,7 @@ static RETRY: Shape = Section(&[
     ("max_retry_duration", &Value),
     ("jitter", &Value),
     ("stop_when", &Value),
+    ("credential_wait_max", &Value),
     ("on_status", &Named(&Value)),
 ]);
 static QUEUE: Shape = Section(&[

@@ -104,6 +104,7 @@ fn retry(retry: &RetryPolicy) -> Item {
         field("max_retry_duration", or_null(retry.max_retry_duration, span)),
         field("jitter", bare(retry.jitter)),
         field("stop_when", text(retry.stop_when.as_str())),
+        field("credential_wait_max", span(retry.credential_wait_max)),
         field("on_status", Item::Map(on_status)),
     ])
 }
@@ -328,6 +329,7 @@ mod tests {
                 max_doublings: numbers.1,
                 max_retry_duration: duration,
                 jitter: numbers.2,
+                credential_wait_max: a,
                 stop_when: if all && duration.is_some() { StopWhen::All } else { StopWhen::Any },
                 on_status,
             },

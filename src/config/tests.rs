@@ -215,7 +215,7 @@ fn what_values_must_be_to_each_other() {
         ("queue_defaults: {priority_aging: 0}", "expected the word strict or a duration"),
         ("logging: {format: ecs}", "got `ecs`, expected auto or text or json"),
         ("hosts: {overrides: {\"http://a\": {}, \"http://A:80\": {}}}", "another key names the same host, http://a:80"),
-        ("queue_defaults: {retry: {credential_wait_max: 1h}}", "queue_defaults.retry.credential_wait_max: unknown key"),
+        ("queue_defaults: {retry: {credential_wait: 1h}}", "did you mean `credential_wait_max`?"),
     ] {
         let found = faults(file(text));
         assert_eq!(found.len(), 1, "{text}: {found:?}");

@@ -186,6 +186,7 @@ fn retry(at: &Section<'_>, base: &RetryPolicy, faults: &mut ConfigFaults) -> Ret
         max_retry_duration: at.get("max_retry_duration", base.max_retry_duration, duration, faults),
         jitter: at.get("jitter", base.jitter, number(0.0, 1.0), faults),
         stop_when: at.get("stop_when", base.stop_when, stop, faults),
+        credential_wait_max: at.get("credential_wait_max", base.credential_wait_max, &backoff, faults),
         on_status: on_status(&at.at("on_status"), &base.on_status, faults),
     };
     // What is only inherited was looked at where it was written.

@@ -149,6 +149,8 @@ pub const ATTEMPTS_MAX: u32 = 1_000_000;
 pub const DOUBLINGS_MAX: u32 = 64;
 /// What `min_backoff`, `max_backoff` and `priority_aging` may be.
 pub const BACKOFF_MAX: Span = Span::from_secs(366 * 86_400);
+/// How often whoever issues a task's credential may say no (400, 401) before the task is dead.
+pub const ISSUER_REFUSALS_MAX: u8 = 3;
 /// Attempts kept of a series at its beginning.
 pub const ATTEMPTS_KEPT_FIRST: u32 = 20;
 /// Attempts kept at its end.

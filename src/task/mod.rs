@@ -17,7 +17,7 @@ pub mod status;
 pub mod time;
 
 pub use fault::Fault;
-pub use header::{Attempt, Body, Header, LeaseKind};
+pub use header::{Attempt, Body, Header, LeaseKind, NoCredential};
 pub use id::{IdTail, KeyCounter, TaskId, TaskKey, TaskRef};
 pub use name::{CredentialName, LaneName, NameError, QueueName, TaskName, TaskType};
 pub use outcome::{Outcome, OutcomeClass, Verdict};

@@ -40,11 +40,15 @@ pub enum OutcomeClass {
     Corrupt,
     /// The task's credential may not go to its target: nothing was sent.
     CredentialRefused,
+    /// The target answered 401 to a token that had been fetched before: the token is forgotten.
+    Auth,
+    /// There was no credential to go with: nothing was sent, and this is no attempt.
+    AuthUnavailable,
 }
 
 impl OutcomeClass {
     /// Every class. Its place is its number in stores: append only.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Ok,
         Self::HttpStatus,
         Self::Dns,
@@ -60,6 +64,8 @@ impl OutcomeClass {
         Self::EgressRefused,
         Self::Corrupt,
         Self::CredentialRefused,
+        Self::Auth,
+        Self::AuthUnavailable,
     ];
 
     /// The public word.
@@ -80,6 +86,8 @@ impl OutcomeClass {
             Self::EgressRefused => "egress_refused",
             Self::Corrupt => "corrupt",
             Self::CredentialRefused => "credential_refused",
+            Self::Auth => "auth",
+            Self::AuthUnavailable => "auth_unavailable",
         }
     }
 
@@ -103,8 +111,11 @@ pub struct Outcome {
     pub http_status: Option<u16>,
     /// What went wrong, for people; no secrets, cut to [`super::limits::ERROR_LEN_MAX`].
     pub error: Option<String>,
-    /// `Retry-After` of a 429 or 503, as a delay from the answer.
+    /// `Retry-After` of a 429 or 503, as a delay from the answer; without a credential, when it makes sense to ask for
+    /// one again.
     pub retry_after: Option<Span>,
+    /// Whether there was no credential because whoever issues it said no (400, 401): asking again hardly helps.
+    pub refused_by_issuer: bool,
     /// The first bytes of the answer's body.
     pub response_head: Bytes,
     /// From hand-over to the end.
@@ -119,6 +130,7 @@ impl Outcome {
             http_status: None,
             error: Some(error.into()),
             retry_after: None,
+            refused_by_issuer: false,
             response_head: Bytes::new(),
             took,
         }
@@ -127,7 +139,15 @@ impl Outcome {
     /// An outcome with an answer of this status.
     pub fn answered(http_status: u16, response_head: Bytes, took: Duration) -> Self {
         let class = if (200..300).contains(&http_status) { OutcomeClass::Ok } else { OutcomeClass::HttpStatus };
-        Self { class, http_status: Some(http_status), error: None, retry_after: None, response_head, took }
+        Self {
+            class,
+            http_status: Some(http_status),
+            error: None,
+            retry_after: None,
+            refused_by_issuer: false,
+            response_head,
+            took,
+        }
     }
 }
 
@@ -170,6 +190,8 @@ pub enum Verdict {
     Retry,
     /// Do not try again.
     GiveUp(DeadReason),
+    /// No attempt: wait for a credential, as long as the policy lets it.
+    Wait,
     /// Put back to its place, as if the attempt had not been started.
     Release,
 }
@@ -191,11 +213,13 @@ pub enum DeadReason {
     Corrupt,
     /// The task's credential may not go to its target.
     CredentialRefused,
+    /// There was no credential to go with for too long, or whoever issues it said no too often.
+    AuthUnavailable,
 }
 
 impl DeadReason {
     /// Every reason. Its place is its number in stores: append only.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::MaxAttempts,
         Self::MaxRetryDuration,
         Self::PermanentStatus,
@@ -203,6 +227,7 @@ impl DeadReason {
         Self::EgressRefused,
         Self::Corrupt,
         Self::CredentialRefused,
+        Self::AuthUnavailable,
     ];
 
     /// The public word.
@@ -215,6 +240,7 @@ impl DeadReason {
             Self::EgressRefused => "egress_refused",
             Self::Corrupt => "corrupt",
             Self::CredentialRefused => "credential_refused",
+            Self::AuthUnavailable => "auth_unavailable",
         }
     }
 
@@ -239,7 +265,11 @@ pub fn verdict(outcome: &Outcome, on_status: &OnStatus) -> Verdict {
     use OutcomeClass as C;
     match outcome.class {
         C::Ok | C::HttpStatus => status_verdict(outcome.http_status.unwrap_or(0), on_status),
-        C::Dns
+        // The answer was a 401: what the user says of those stands.
+        C::Auth if on_status.contains_key(&401) => status_verdict(401, on_status),
+        C::AuthUnavailable => Verdict::Wait,
+        C::Auth
+        | C::Dns
         | C::Connect
         | C::TlsConnect
         | C::TimeoutBeforeHeaders
@@ -301,7 +331,9 @@ mod tests {
                 | "timeout_body"
                 | "reset"
                 | "interrupted"
-                | "lease_expired" => Verdict::Retry,
+                | "lease_expired"
+                | "auth" => Verdict::Retry,
+                "auth_unavailable" => Verdict::Wait,
                 "certificate_refused" => Verdict::GiveUp(DeadReason::CertificateRefused),
                 "egress_refused" => Verdict::GiveUp(DeadReason::EgressRefused),
                 "corrupt" => Verdict::GiveUp(DeadReason::Corrupt),
@@ -324,6 +356,10 @@ mod tests {
         assert_eq!(with(500), Verdict::GiveUp(DeadReason::PermanentStatus));
         assert_eq!(with(302), Verdict::Done);
         assert_eq!(with(503), Verdict::Retry);
+        let auth = Outcome { class: OutcomeClass::Auth, ..Outcome::answered(401, Bytes::new(), Duration::ZERO) };
+        assert_eq!(verdict(&auth, &on_status), Verdict::Retry);
+        let dead = [(401, StatusAction::Dead)].into();
+        assert_eq!(verdict(&auth, &dead), Verdict::GiveUp(DeadReason::PermanentStatus));
     }
 
     #[test]

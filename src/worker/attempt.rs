@@ -133,6 +133,7 @@ pub(super) mod tests {
             changed_at: noon,
             last_class: None,
             last_http_status: None,
+            no_credential: crate::task::NoCredential::default(),
             dead_reason: None,
             payload_bytes: 0,
         };

@@ -135,6 +135,7 @@ fn retry() -> ObjectBuilder {
         ),
         ("jitter", optional(jitter)),
         ("stop_when", optional(stop_when)),
+        ("credential_wait_max", backoff("So long it may wait for a credential.")),
         ("on_status", optional(on_status())),
     ];
     object("What a task says about retrying; the rest comes from its queue.", fields)

@@ -189,6 +189,7 @@ impl Core {
             changed_at: turn.now.wall,
             last_class: None,
             last_http_status: None,
+            no_credential: crate::task::NoCredential::default(),
             dead_reason: None,
             payload_bytes: u32::try_from(spec.payload.len()).unwrap_or(u32::MAX),
         }

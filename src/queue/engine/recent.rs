@@ -88,6 +88,7 @@ mod tests {
             changed_at: WallMs::new(0),
             last_class: None,
             last_http_status: None,
+            no_credential: crate::task::NoCredential::default(),
             dead_reason: None,
             payload_bytes: 0,
         };

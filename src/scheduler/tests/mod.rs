@@ -461,6 +461,7 @@ fn the_record_says_what_waits() {
         changed_at: WallMs::new(2),
         last_class: None,
         last_http_status: None,
+        no_credential: crate::task::NoCredential::default(),
         dead_reason: None,
         payload_bytes: 0,
     };

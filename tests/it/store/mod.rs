@@ -64,6 +64,7 @@ fn task(n: u32) -> Header {
         changed_at: noon,
         last_class: None,
         last_http_status: None,
+        no_credential: sendoff::task::NoCredential::default(),
         dead_reason: None,
         payload_bytes: 9,
     }

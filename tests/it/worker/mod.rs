@@ -13,8 +13,8 @@ use sendoff::task::header::NameId;
 use sendoff::task::limits::{RESPONSE_DRAIN_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX};
 use sendoff::task::name::TaskName;
 use sendoff::task::{
-    Body, Header, IdTail, KeyCounter, LaneName, LeaseKind, Outcome, OutcomeClass, Priority, QueueName, RetryOverrides,
-    Span, Status, TaskType, WallMs,
+    Body, Header, IdTail, KeyCounter, LaneName, LeaseKind, NoCredential, Outcome, OutcomeClass, Priority, QueueName,
+    RetryOverrides, Span, Status, TaskType, WallMs,
 };
 use sendoff::worker::handler::http::HttpHandler;
 use sendoff::worker::handler::{AttemptContext, CheckError, Handler, Handlers};
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::target::{Gate, Reply, Target};
 
+mod redelivery;
 mod tls;
 
 const NOON: &str = "2026-11-24T12:00:00.000Z";
@@ -146,6 +147,7 @@ fn header() -> Header {
         changed_at: noon,
         last_class: None,
         last_http_status: None,
+        no_credential: NoCredential::default(),
         dead_reason: None,
         payload_bytes: 0,
     }
@@ -242,16 +244,6 @@ async fn a_later_attempt_says_what_came_before() {
     assert_eq!(trace(0)[..35], trace(1)[..35], "one trace for the series");
     assert_ne!(trace(0), trace(1), "one span for each attempt");
     assert_eq!(requests[1].header("idempotency-key"), Some("order:7-2"), "stable over attempts");
-}
-
-#[tokio::test]
-async fn an_attempt_refused_before_any_request_makes_no_redelivery() {
-    let (target, mut rig) = (Target::start().await, Rig::start());
-    let mut second = work("http_request", &json!({"url": target.url("/")}).to_string());
-    second.header.attempts_total = 2;
-    second.previous = Some((OutcomeClass::EgressRefused, None));
-    rig.run(second).await;
-    assert_eq!(target.requests()[0].header("sendoff-redelivery"), Some("false"));
 }
 
 #[tokio::test]

@@ -72,13 +72,18 @@ pub(super) fn shown_id(work: &Work) -> String {
 }
 
 /// Whether an earlier attempt was handed over, in this series or another, so that the target may have seen the task.
-/// Attempts that were refused before any request are told from their class, as far as it is known: the last one's.
+/// Within a series only what was handed over is counted, or the series is over. How an earlier series ended without a
+/// request is told from its class, as far as that is known: where this series has not been without a credential since.
 fn is_redelivery(work: &Work) -> bool {
-    let refused = matches!(
-        work.previous,
-        Some((OutcomeClass::EgressRefused | OutcomeClass::CredentialRefused | OutcomeClass::Corrupt, _))
-    );
-    work.header.attempts_total > if refused { 2 } else { 1 }
+    use OutcomeClass as C;
+    let header = &work.header;
+    let refused = header.no_credential.waits == 0
+        && matches!(
+            work.previous,
+            Some((C::EgressRefused | C::CredentialRefused | C::AuthUnavailable | C::Corrupt, _))
+        );
+    let of_earlier_series = header.attempts_total.saturating_sub(header.attempts);
+    header.attempts > 1 || of_earlier_series > u32::from(refused)
 }
 
 /// One trace for each series, one span for each attempt; the same again if the same attempt were sent again.
