@@ -12,6 +12,8 @@ mod stopped;
 mod target;
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use sendoff::clock::Chance;
@@ -19,7 +21,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::support::client::Client;
-use crate::support::process::{Process, log_of};
+use crate::support::process::{Process, log_of, signal, spawn};
 use crate::support::suites::number;
 use clients::{CLIENTS, Caller, Ledger, MAX_ATTEMPTS, Said};
 use target::Target;
@@ -38,6 +40,8 @@ struct Report {
     cancelled: usize,
     redriven: usize,
     repeated: u64,
+    /// Starts that were told to stop before they were ready.
+    cut_starts: u64,
 }
 
 /// How a cycle ends.
@@ -56,7 +60,11 @@ async fn suite(cycles: u64, acks_each: u64, ending: Ending, environment: &[(&str
     let ledger = Arc::new(Ledger::default());
     let mut chance = Chance::from_seed(number("SENDOFF_CRASH_SEED", 1));
     let mut goal = 0;
+    let mut cut_starts = 0;
     for cycle in 0..cycles {
+        if ending == Ending::Terminate {
+            cut_starts += u64::from(terminated_while_it_starts(dir.path(), environment, &mut chance));
+        }
         let process = Process::start(dir.path(), environment);
         let mut clients = JoinSet::new();
         for lane in 0..CLIENTS {
@@ -76,10 +84,29 @@ async fn suite(cycles: u64, acks_each: u64, ending: Ending, environment: &[(&str
         all_gone(&mut clients).await;
     }
     let process = Process::start(dir.path(), environment);
-    let report = reckon(&process.client, &ledger, &target).await;
+    let report = Report { cut_starts, ..reckon(&process.client, &ledger, &target).await };
     process.terminate(dir.path());
     assert!(!log_of(dir.path()).contains("stale_settle"), "no lease outlives its process");
     report
+}
+
+/// Looks at a starting process so often at most before it is told to stop: the longest of these goes beyond a start.
+const LOOKS_MAX: u64 = 60_000;
+
+/// Starts the binary and tells it to stop after a drawn number of looks at it. Says whether it was still starting.
+fn terminated_while_it_starts(dir: &Path, environment: &[(&str, &str)], chance: &mut Chance) -> bool {
+    let mut child = spawn(dir, environment);
+    let ready = |log: &str| log.matches(r#""event":"ready""#).count();
+    let before = ready(&log_of(dir));
+    for _look in 0..chance.below(LOOKS_MAX) {
+        assert!(child.try_wait().unwrap().is_none(), "it went by itself; its log: {}", log_of(dir));
+    }
+    let in_time = ready(&log_of(dir)) == before;
+    signal(&child, "TERM");
+    let status = child.wait().unwrap();
+    // Until it listens to signals one ends it; from then on it starts, and stops cleanly.
+    assert!(status.success() || status.signal() == Some(15), "{status}; its log: {}", log_of(dir));
+    in_time
 }
 
 async fn all_gone(clients: &mut JoinSet<()>) {
@@ -115,6 +142,7 @@ async fn reckon(client: &Client, ledger: &Ledger, target: &Target) -> Report {
         cancelled: said.cancelled.len(),
         redriven: said.redriven.len(),
         repeated: said.repeated,
+        cut_starts: 0,
     };
     for (id, requests) in target.requests() {
         report.requests += requests;
@@ -211,8 +239,9 @@ fn nothing_lost(report: &Report, least: u64) {
 async fn a_stop_in_the_middle_of_everything_is_clean_and_loses_nothing() {
     let (cycles, acks) = (number("SENDOFF_CRASH_CYCLES", 4), number("SENDOFF_CRASH_ACKS", 400));
     let report = suite(cycles, acks, Ending::Terminate, &[]).await;
-    tell(&format!("{cycles} stops by SIGTERM"), &report);
+    tell(&format!("{cycles} stops by SIGTERM and {} during starts", report.cut_starts), &report);
     nothing_lost(&report, cycles * acks);
+    assert!(report.cut_starts > 0, "{report:?}");
     assert_eq!(report.interrupted, 0, "what ran could end within the grace");
 }
 
