@@ -117,8 +117,8 @@ pub enum TlsSetupError {
     },
     /// The CA has come to its end.
     #[error(
-        "the local CA {} ended on {expired}: move it, ca.key, server.pem and server.key away to have new ones made, and \
-         give the new ca.pem to the clients",
+        "the local CA {} ended on {expired}: if the clock of this machine is right, move it, ca.key, server.pem and \
+         server.key away to have new ones made, and give the new ca.pem to the clients",
         path.display()
     )]
     CaExpired {
