@@ -239,6 +239,24 @@ mod tests {
         assert_eq!(WallMs::new(5).since(WallMs::new(9)), Duration::ZERO);
     }
 
+    #[test]
+    fn moments_saturate() {
+        assert_eq!(WallMs::new(5).plus(Duration::from_millis(3)), WallMs::new(8));
+        assert_eq!(WallMs::new(5).plus(Duration::MAX), WallMs::new(i64::MAX));
+        assert_eq!(WallMs::new(9).since(WallMs::new(5)), Duration::from_millis(4));
+        assert_eq!(Span::from_secs(2).to_duration(), Duration::from_secs(2));
+        assert_eq!(Span::from_secs(u64::MAX).as_millis(), u64::MAX);
+    }
+
+    #[test]
+    fn what_is_complained_about_is_quoted_but_never_pages_of_it() {
+        let long = "x".repeat(41);
+        let error = Span::parse(&long).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("`{}` is not a duration such as", &long[..40])), "{error}");
+        let error = WallMs::parse(&long).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("`{}` is not an RFC 3339 time", &long[..40])), "{error}");
+    }
+
     proptest! {
         #[test]
         fn a_duration_reads_back_as_it_was_written(ms in 0_u64..=u64::MAX / 2) {
