@@ -189,10 +189,9 @@ mod tests {
     fn what_waits_for_its_time_is_queued_from_then_on() {
         for status in Status::ALL {
             let moved = matches!(status, Status::Scheduled | Status::Retrying);
-            for (now, due) in [(6, false), (7, true), (8, true)] {
-                let expected = if moved && due { Status::Queued } else { status };
-                assert_eq!(header(status, 1).status_at(WallMs::new(now)), expected, "{status:?} at {now}");
-            }
+            let at = |now| header(status, 1).status_at(WallMs::new(now));
+            let from_then_on = if moved { Status::Queued } else { status };
+            assert_eq!((at(6), at(7), at(8)), (status, from_then_on, from_then_on), "{status:?}");
         }
     }
 

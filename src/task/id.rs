@@ -192,6 +192,14 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_never_negative_however_wrong_the_clock_is() {
+        let last_ms = EPOCH_MS + (1 << (MS_BITS - 1)) - 1;
+        for ms in [last_ms, last_ms + 1, i64::MAX, i64::MIN] {
+            assert!(KeyCounter::after(None, 0).next(WallMs::new(ms)) >= TaskKey::MIN, "{ms}");
+        }
+    }
+
+    #[test]
     fn a_key_tells_when_it_was_accepted() {
         let now = WallMs::parse("2026-11-24T10:00:00.123Z").unwrap();
         assert_eq!(KeyCounter::after(None, 0).next(now).accepted_at(), now);
