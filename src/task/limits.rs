@@ -265,6 +265,8 @@ pub const BYTES_KEPT_MAX: u64 = 1 << 50;
 pub const AGE_KEPT_MAX: Span = Span::from_secs(10 * 366 * 86_400);
 /// What `server.shutdown_grace` may be.
 pub const SHUTDOWN_GRACE_MAX: Span = Span::from_secs(3_600);
+/// Time between two looks at the files of the server's certificate; a change is acted on at the second that sees it.
+pub const CERTIFICATE_LOOK_INTERVAL: Span = Span::from_secs(5);
 /// How long aborted attempts and open requests have to end before a stop leaves them behind.
 pub const CUT_GRACE: Span = Span::from_secs(5);
 /// How long what still runs at the end of `sendoff dev` may take to end before the process does.
