@@ -148,7 +148,7 @@ fn process_events() -> Vec<(Event, &'static str, &'static str, &'static [&'stati
             CertificateRefused { why: "x".to_owned() }.into(),
             "certificate_refused",
             "ERROR",
-            &["sendoff_certificates_refused_total 1", "sendoff_certificate_last_load_successful 0"],
+            &["sendoff_certificate_last_load_successful 0", "sendoff_certificates_refused_total 1"],
         ),
         (Exposed { address, names: "localhost".into(), loopback_refused: true }.into(), "exposed", "WARN", &[]),
         (IdentityChanged::Ca { path: "ca.pem".into() }.into(), "identity_changed", "WARN", &[]),

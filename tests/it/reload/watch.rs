@@ -109,6 +109,23 @@ fn client(authorities: &[&Authority], h2: bool, kept: bool) -> reqwest::Client {
     if kept { builder } else { builder.pool_max_idle_per_host(0) }.build().unwrap()
 }
 
+/// Asks one question after the other until told to stop; each has to be answered.
+async fn ask((client, h2): (reqwest::Client, bool), url: String, stop: Arc<AtomicBool>, answered: Arc<AtomicU64>) {
+    while !stop.load(Ordering::Acquire) {
+        let answer = client.get(&url).send().await.unwrap_or_else(|error| panic!("{error:?}"));
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.version() == reqwest::Version::HTTP_2, h2);
+        answer.bytes().await.unwrap();
+        answered.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+async fn reaches(answered: &AtomicU64, count: u64) {
+    while answered.load(Ordering::Acquire) < count {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_replaced_certificates_under_load_fail_no_request() {
     let (first, second) = (Authority::new(), Authority::new());
@@ -118,16 +135,7 @@ async fn twenty_replaced_certificates_under_load_fail_no_request() {
     let mut load = JoinSet::new();
     for (h2, kept) in [(false, true), (false, false), (true, true), (true, false)] {
         let client = client(&[&first, &second], h2, kept);
-        let (stop, answered, url) = (Arc::clone(&stop), Arc::clone(&answered), url.clone());
-        load.spawn(async move {
-            while !stop.load(Ordering::Acquire) {
-                let answer = client.get(&url).send().await.unwrap_or_else(|error| panic!("{error:?}"));
-                assert_eq!(answer.status(), 200);
-                assert_eq!(answer.version() == reqwest::Version::HTTP_2, h2);
-                answer.bytes().await.unwrap();
-                answered.fetch_add(1, Ordering::AcqRel);
-            }
-        });
+        load.spawn(ask((client, h2), url.clone(), Arc::clone(&stop), Arc::clone(&answered)));
     }
     for round in 0..20 {
         let before = answered.load(Ordering::Acquire);
@@ -135,11 +143,7 @@ async fn twenty_replaced_certificates_under_load_fail_no_request() {
         pair.write(&next.certificate, &next.key);
         until_served(&server, next).await;
         // Everybody has asked again, on average, before the next one.
-        let more = async {
-            while answered.load(Ordering::Acquire) < before + 8 {
-                tokio::task::yield_now().await;
-            }
-        };
+        let more = reaches(&answered, before + 8);
         tokio::time::timeout(Duration::from_secs(60), more).await.expect("the load goes on");
     }
     stop.store(true, Ordering::Release);
