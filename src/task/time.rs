@@ -80,9 +80,6 @@ impl Span {
     /// rather than rounded away.
     pub fn parse(text: &str) -> Result<Self, TimeError> {
         let wrong = || TimeError::NotADuration { given: clip(text) };
-        if text.is_empty() || !text.is_ascii() {
-            return Err(wrong());
-        }
         if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
             return number_in_unit(text, 1_000).map(Self).ok_or_else(wrong);
         }
