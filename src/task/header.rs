@@ -175,8 +175,58 @@ pub struct Attempt {
 mod tests {
     use super::*;
 
+    fn header(status: Status, attempts: u32) -> Header {
+        Header {
+            key: TaskKey::MIN,
+            tail: IdTail::new(5),
+            queue: NameId(0),
+            lane: NameId(0),
+            status,
+            priority: Priority::default(),
+            ahead: false,
+            due_on_wall: false,
+            series: 1,
+            attempts,
+            attempts_total: attempts,
+            interruptions: 0,
+            epoch: 1,
+            lease: None,
+            lease_until: None,
+            due: WallMs::new(7),
+            expires_at: None,
+            give_up_at: None,
+            first_dispatched_at: None,
+            submitted_at: WallMs::new(1),
+            changed_at: WallMs::new(1),
+            last_class: None,
+            last_http_status: None,
+            no_credential: NoCredential::default(),
+            dead_reason: None,
+            payload_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn what_waits_for_its_time_is_queued_from_then_on() {
+        for status in Status::ALL {
+            let moved = matches!(status, Status::Scheduled | Status::Retrying);
+            let at = |now| header(status, 1).status_at(WallMs::new(now));
+            let from_then_on = if moved { Status::Queued } else { status };
+            assert_eq!((at(6), at(7), at(8)), (status, from_then_on, from_then_on), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn retries_are_the_attempts_after_the_first() {
+        for (attempts, retries) in [(0, 0), (1, 0), (2, 1), (7, 6)] {
+            assert_eq!(header(Status::Running, attempts).retry_count(), retries);
+        }
+        assert_eq!(header(Status::Running, 1).id(), TaskId { key: TaskKey::MIN, tail: IdTail::new(5) });
+    }
+
     #[test]
     fn lease_kinds_read_back() {
+        assert_eq!(LeaseKind::Pool.code(), 1, "it stands in stores");
         assert_eq!(LeaseKind::from_code(LeaseKind::Pool.code()), Some(LeaseKind::Pool));
         assert_eq!(LeaseKind::from_code(0), None);
     }

@@ -191,6 +191,15 @@ fn deadlines_wait_until_the_clock_is_trusted_again() {
 }
 
 #[test]
+fn a_scheduler_that_is_told_to_distrusts_its_clock() {
+    let mut scheduler = plain();
+    scheduler.insert(&Waiting { deadline: Some(at(5).wall), ..task(1, 0) }, at(0));
+    scheduler.distrust(at(10));
+    assert!(!scheduler.clock_trusted());
+    assert_eq!(scheduler.overdue(at(10), 10), []);
+}
+
+#[test]
 fn overdue_tells_each_task_once_earliest_first_and_at_most_so_many() {
     let mut scheduler = plain();
     for key in 1..=5 {

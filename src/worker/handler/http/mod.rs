@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{HeaderName, HeaderValue};
 
+pub use self::answer::retry_after;
 pub use self::payload::FIELDS;
 use self::payload::HttpPayload;
 use super::{AttemptContext, CheckError, Handler};
