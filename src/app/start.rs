@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::keys::Keys;
@@ -20,7 +20,7 @@ use crate::queue::engine::{Fatal, Machine};
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::queue::store::{Store, StoreError};
 use crate::security::api_key::{AdminKey, AdminKeyError};
-use crate::security::credential::{CredentialError, Credentials};
+use crate::security::credential::{CredentialError, Credentials, Outside};
 use crate::security::http_client::{ClientsError, OutgoingClients};
 use crate::security::server_tls::{Change, ServerTls, TlsSetupError};
 use crate::worker::handler::Handlers;
@@ -105,7 +105,8 @@ impl App {
         let (key, created) = AdminKey::load_or_create(&config.data_dir)?;
         let new_key = created.then(|| key.reveal().to_owned());
         let tls = tls(&config, &clock, &telemetry)?;
-        let Outgoing { clients, credentials, handlers } = Outgoing::new(&config, [Some(address), metrics_address])?;
+        let around = Surroundings { limits: Limits::default(), clock: clock.clone(), telemetry: telemetry.clone() };
+        let outgoing = Outgoing::new(&config, (address, metrics_address), &around, &mut chance)?;
 
         let engine_chance = Chance::from_seed(chance.draw());
         let (machine, events) =
@@ -115,7 +116,7 @@ impl App {
         }
         let keys = Keys::load(&key, &store, &clock, &telemetry).await.map_err(StartError::Keys)?;
         let (engine, ports) = Engine::new(machine, Arc::clone(&store), clock.clone(), telemetry.clone());
-        let pool = Pool::start(Arc::clone(&handlers), clock.clone(), ports.leases, ports.settles);
+        let pool = Pool::start(Arc::clone(&outgoing.handlers), clock.clone(), ports.leases, ports.settles);
         #[expect(clippy::disallowed_methods, reason = "this is the composition root; `stop` awaits the engine's end")]
         let engine = tokio::spawn(engine.run());
 
@@ -125,9 +126,7 @@ impl App {
             queues: ports.queues.clone(),
             clock: clock.clone(),
             chance,
-            check_payload: Arc::new(move |task_type, payload, queue| {
-                wiring::check(&handlers, task_type, payload, queue)
-            }),
+            check_payload: wiring::check_payload(outgoing.handlers),
             authenticate: keys.authenticate(),
             keys: keys.ring(),
             change_keys: keys.change(),
@@ -136,7 +135,6 @@ impl App {
             on_access: wiring::on_access(&telemetry),
             payload_bytes_max: wiring::number(&payload_bytes_max),
         });
-        let around = Surroundings { limits: Limits::default(), clock: clock.clone(), telemetry: telemetry.clone() };
         let (server, metrics_server) = serve(&api, (listener, metrics_listener), tls.as_ref(), &around)?;
         ready.store(true, Ordering::Release);
         let now = clock.now();
@@ -160,8 +158,8 @@ impl App {
             renewal,
             key_uses: keys.keep_uses_regularly(),
             keys,
-            clients,
-            credentials,
+            clients: outgoing.clients,
+            credentials: outgoing.credentials,
             payload_bytes_max,
             engine,
             pool,
@@ -179,10 +177,22 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    /// `own`: where the server itself listens.
-    fn new(config: &Config, own: [Option<SocketAddr>; 2]) -> Result<Self, StartError> {
-        let clients = Arc::new(OutgoingClients::new(&config.egress, own.into_iter().flatten().collect())?);
-        let credentials = Arc::new(Credentials::new(config)?);
+    /// For a server that listens on `address`, and for metrics perhaps on another.
+    fn new(
+        config: &Config,
+        (address, metrics_address): (SocketAddr, Option<SocketAddr>),
+        around: &Surroundings,
+        chance: &mut Chance,
+    ) -> Result<Self, StartError> {
+        let own = std::iter::once(address).chain(metrics_address).collect();
+        let clients = Arc::new(OutgoingClients::new(&config.egress, own)?);
+        let outside = Outside {
+            clients: Arc::clone(&clients),
+            clock: around.clock.clone(),
+            chance: Arc::new(Mutex::new(Chance::from_seed(chance.draw()))),
+            telemetry: around.telemetry.clone(),
+        };
+        let credentials = Arc::new(Credentials::new(config, outside)?);
         let handlers = Arc::new(wiring::handlers(Arc::clone(&clients), Arc::clone(&credentials)));
         Ok(Self { clients, credentials, handlers })
     }

@@ -32,7 +32,11 @@ pub(super) fn handlers(clients: Arc<OutgoingClients>, credentials: Arc<Credentia
     }
 }
 
-pub(super) fn check(
+pub(super) fn check_payload(handlers: Arc<Handlers>) -> crate::api::CheckPayload {
+    Arc::new(move |task_type, payload, queue| check(&handlers, task_type, payload, queue))
+}
+
+fn check(
     handlers: &Handlers,
     task_type: &TaskType,
     payload: &[u8],

@@ -28,7 +28,9 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use credential::{CredentialConfig, CredentialKind, SecretRef};
+pub use credential::{
+    ClientAuth, ClientCredentials, CredentialConfig, CredentialKind, SecretRef, Wanted, is_this_machine, token_url,
+};
 pub use diff::{Change, Difference, in_force, one_line};
 pub use fault::{ConfigFault, ConfigFaults, Origin};
 pub use host_pattern::HostPattern;

@@ -116,7 +116,11 @@ const VALUES: &[(&str, bool, Kind)] = &[
     ("egress.deny", false, EgressEntry),
     ("egress.http", false, Truth),
     ("egress.ca_files", false, Path),
-    ("credentials.*.kind", false, Words(&["bearer", "basic", "header"])),
+    (
+        "credentials.*.kind",
+        false,
+        Words(&["bearer", "basic", "header", "oauth2_client_credentials", "service_account"]),
+    ),
     ("credentials.*.hosts", false, HostPattern),
     ("credentials.*.allow_plain_http", false, Truth),
     ("credentials.*.token", false, Reference),
@@ -124,6 +128,15 @@ const VALUES: &[(&str, bool, Kind)] = &[
     ("credentials.*.password", false, Reference),
     ("credentials.*.name", false, Text),
     ("credentials.*.value", false, Reference),
+    ("credentials.*.token_url", false, WebUrl),
+    ("credentials.*.client_id", false, Text),
+    ("credentials.*.client_auth", false, Words(&["client_secret_basic", "client_secret_post", "private_key_jwt"])),
+    ("credentials.*.client_secret", false, Reference),
+    ("credentials.*.private_key", false, Reference),
+    ("credentials.*.key_id", false, Text),
+    ("credentials.*.scopes", false, Text),
+    ("credentials.*.audience", false, Text),
+    ("credentials.*.key", false, Reference),
     ("limits.payload_bytes", false, Size(1, limits::PAYLOAD_BYTES_MAX)),
     ("storage.reserve", true, Size(limits::RESERVE_BYTES_MIN, limits::BYTES_KEPT_MAX)),
     ("logging.format", false, Words(&["auto", "text", "json"])),
@@ -211,7 +224,11 @@ fn value(path: &str) -> Map<String, Value> {
 
 fn list(path: &str) -> Map<String, Value> {
     let items = kind(path).map(|(_, kind)| kind.schema()).unwrap_or_default();
-    let most = if path.starts_with("credentials") { limits::CREDENTIAL_HOSTS_MAX } else { limits::EGRESS_ENTRIES_MAX };
+    let most = match path {
+        "credentials.*.hosts" => limits::CREDENTIAL_HOSTS_MAX,
+        "credentials.*.scopes" => limits::CREDENTIAL_SCOPES_MAX,
+        _ => limits::EGRESS_ENTRIES_MAX,
+    };
     object(json!({"type": ["array", "null"], "items": items, "maxItems": most}))
 }
 

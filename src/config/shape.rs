@@ -52,6 +52,15 @@ static CREDENTIAL: Shape = Section(&[
     ("password", &Value),
     ("name", &Value),
     ("value", &Value),
+    ("token_url", &Value),
+    ("client_id", &Value),
+    ("client_auth", &Value),
+    ("client_secret", &Value),
+    ("private_key", &Value),
+    ("key_id", &Value),
+    ("scopes", &List),
+    ("audience", &Value),
+    ("key", &Value),
 ]);
 static HOST: Shape = Section(&[("max_concurrent", &Value)]);
 static TLS: Shape = Section(&[("certificate", &Value), ("key", &Value), ("min_version", &Value)]);

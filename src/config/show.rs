@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::credential::CredentialConfig;
+use super::credential::{CredentialConfig, Plain};
 use super::fault::{Origin, child};
 use super::load::Loaded;
 use super::model::{
@@ -144,7 +144,10 @@ fn credentials(credentials: &BTreeMap<CredentialName, CredentialConfig>) -> Item
             field("hosts", Item::List(hosts)),
             field("allow_plain_http", bare(credential.allow_plain_http)),
         ];
-        fields.extend(credential.kind.plain().into_iter().map(|(key, value)| field(key, text(value))));
+        fields.extend(credential.kind.plain().into_iter().map(|(key, value)| match value {
+            Plain::Text(value) => field(key, text(value)),
+            Plain::List(values) => field(key, Item::List(values.iter().map(|value| scalar(value)).collect())),
+        }));
         fields.extend(credential.kind.secrets().into_iter().map(|(key, at)| field(key, text(&at.to_string()))));
         Item::Map(fields)
     };
@@ -432,6 +435,12 @@ mod tests {
   bearer: {kind: bearer, token: \"env:TOKEN\", hosts: [a.example, \"*.b.example:8443\", \"*:*\"]}
   basic: {kind: basic, username: \"null\", password: \"file:a: b\", allow_plain_http: true}
   header: {kind: header, name: X-Key, value: \"env:KEY\"}
+  post: {kind: oauth2_client_credentials, token_url: \"https://a.example/t?x=1\", client_id: \"7\", scopes: [a, \"1\"],
+         client_auth: client_secret_post, client_secret: \"env:S\", audience: \"null\"}
+  jwt: {kind: oauth2_client_credentials, token_url: \"https://a.example/t\", client_id: me,
+        client_auth: private_key_jwt, private_key: \"file:k\", key_id: \"1\"}
+  access: {kind: service_account, key: \"file:k\", scopes: [a]}
+  identity: {kind: service_account, key: \"file:k\", audience: \"https://a.example\"}
 ";
         load_with(text, &[], Flags::default()).unwrap().config.credentials
     }

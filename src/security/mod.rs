@@ -7,6 +7,7 @@ mod certificate_files;
 pub mod credential;
 pub mod egress;
 pub mod failure_limit;
+pub mod http_answer;
 pub mod http_client;
 pub mod key_ring;
 mod local_ca;

@@ -3,32 +3,45 @@
 //! [`Credentials`] is built from the configuration and replaced whole by a reload. [`Credentials::check`] says at enqueue
 //! what can be seen there, [`Credentials::headers`] checks again and gives the headers just before a request is sent.
 //!
-//! A kind is a variant of `CredentialKind` in the configuration, a variant of `Source` here, and a file beside this one
-//! that makes its headers.
+//! A kind is a variant of `CredentialKind` in the configuration, a variant of `Source` here (of `token_source::Grant`, if
+//! it has tokens fetched), and a file beside this one that makes its headers.
 
+mod assertion;
+mod cache;
+mod client_credentials;
 mod fixed;
+mod issuer;
 mod secret;
+mod service_account;
+mod token;
+mod token_source;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
-use url::{Host, Url};
+use url::Url;
 
+use self::client_credentials::Grant;
 use self::fixed::Fixed;
+pub use self::issuer::Outside;
 use self::secret::Secret;
 pub use self::secret::SecretError;
+use self::service_account::Account;
+pub use self::token_source::{LentToken, Unavailable};
+use self::token_source::{Tokens, Wish};
 use crate::clock::Now;
-use crate::config::{Config, CredentialConfig, CredentialKind};
+use crate::config::{Config, CredentialConfig, CredentialKind, is_this_machine};
 use crate::task::{CredentialName, QueueName};
 
 /// The credentials in force. To be shared in an [`Arc`].
 #[derive(Debug)]
 pub struct Credentials {
     current: RwLock<Arc<Set>>,
+    outside: Outside,
 }
 
 /// Credentials that are ready to be used, and not used yet.
@@ -88,6 +101,26 @@ fn did_you_mean(nearest: Option<&CredentialName>) -> String {
     nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"))
 }
 
+/// Why a call cannot carry its credential now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// It may not go there.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// There is no token to be had.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// What a call carries.
+#[derive(Debug, Default)]
+pub struct Carried {
+    /// Its headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The token among them, if there is one that was fetched.
+    pub token: Option<LentToken>,
+}
+
 /// The request that the headers are for.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
@@ -103,6 +136,8 @@ pub struct Call<'a> {
     pub attempt: u32,
     /// The moment.
     pub now: Now,
+    /// Whether a token has to be fresh, because the target has refused the one before.
+    pub fresh: bool,
 }
 
 /// All credentials of one configuration.
@@ -125,13 +160,14 @@ struct Credential {
 #[derive(Debug)]
 enum Source {
     Fixed(Fixed),
+    Tokens(Tokens),
 }
 
 impl Credentials {
-    /// The credentials of a configuration, with their secrets read.
-    pub fn new(config: &Config) -> Result<Self, CredentialError> {
-        let current = Set::build(config, &Set::default()).map(|(set, _other)| RwLock::new(Arc::new(set)))?;
-        Ok(Self { current })
+    /// The credentials of a configuration, with their secrets read. Tokens are fetched through `outside`.
+    pub fn new(config: &Config, outside: Outside) -> Result<Self, CredentialError> {
+        let (set, _all_are_new) = Set::build(config, &Set::default())?;
+        Ok(Self { current: RwLock::new(Arc::new(set)), outside })
     }
 
     /// Makes the credentials of another configuration, for [`Credentials::replace`]. Secrets are read again.
@@ -157,16 +193,18 @@ impl Credentials {
         self.current().allowed(name, url).map(|credential| credential.source.sets())
     }
 
-    /// The headers that `call` carries by the credential, if it may still go there.
-    #[expect(clippy::unused_async, reason = "kinds that fetch tokens await here")]
-    pub async fn headers(
-        &self,
-        name: &CredentialName,
-        call: &Call<'_>,
-    ) -> Result<Vec<(HeaderName, HeaderValue)>, Refused> {
+    /// What `call` carries by the credential, if it may still go there.
+    pub async fn headers(&self, name: &CredentialName, call: &Call<'_>) -> Result<Carried, Unusable> {
         let credential = self.current().allowed(name, call.url)?;
         Ok(match &credential.source {
-            Source::Fixed(Fixed { name, value }) => vec![(name.clone(), value.clone())],
+            Source::Fixed(Fixed { name, value }) => {
+                Carried { headers: vec![(name.clone(), value.clone())], token: None }
+            }
+            Source::Tokens(tokens) => {
+                let wish = Wish { credential: name, target: call.url, fresh: call.fresh };
+                let token = tokens.lend(&wish, &self.outside).await?;
+                Carried { headers: vec![(AUTHORIZATION, token.value())], token: Some(token) }
+            }
         })
     }
 
@@ -228,16 +266,6 @@ fn place(url: &Url) -> String {
     format!("{}:{port}", url.host_str().unwrap_or_default())
 }
 
-/// Whether what is sent there never leaves this machine (RFC 6761 section 6.3 for the name).
-fn is_this_machine(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => matches!(name.strip_suffix('.').unwrap_or(name), "localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
-        None => false,
-    }
-}
-
 /// The secrets of one credential, by the keys that name them.
 struct Secrets<'a> {
     of: &'a CredentialName,
@@ -282,6 +310,14 @@ impl Credential {
             CredentialKind::Header { name, .. } => {
                 Source::Fixed(secrets.with("value", |value| fixed::header(name, value))?)
             }
+            CredentialKind::ClientCredentials(client) => {
+                let key = config.kind.secrets().first().map_or("client_secret", |(key, _)| *key);
+                Source::Tokens(secrets.with(key, |secret| Grant::new(client, secret))?.into())
+            }
+            CredentialKind::ServiceAccount { wanted, .. } => {
+                let plain = config.allow_plain_http;
+                Source::Tokens(secrets.with("key", |file| Account::new(file, wanted, plain))?.into())
+            }
         };
         Ok(Self { config: config.clone(), digest: secrets.digest(), source })
     }
@@ -292,6 +328,7 @@ impl Source {
     fn sets(&self) -> Vec<HeaderName> {
         match self {
             Self::Fixed(Fixed { name, .. }) => vec![name.clone()],
+            Self::Tokens(_) => vec![AUTHORIZATION],
         }
     }
 }

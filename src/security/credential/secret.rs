@@ -55,6 +55,11 @@ impl Secret {
         if text.is_empty() { Err(SecretError::Empty(at.clone())) } else { Ok(Self(text.to_owned())) }
     }
 
+    /// A secret that was part of another.
+    pub(super) fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// The secret itself, for what is made of it.
     pub(super) fn expose(&self) -> &str {
         &self.0

@@ -1,5 +1,7 @@
 //! What calls carry: named credentials on a real server with a real target, and where they may not go.
 
+mod tokens;
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sendoff::clock::{Chance, Clock, ManualClock};
 use sendoff::config::{Config, EgressConfig};
+use sendoff::logging::Telemetry;
 use sendoff::queue::lease::{Lease, Settlement, Work};
-use sendoff::security::credential::Credentials;
+use sendoff::security::credential::{Credentials, Outside};
 use sendoff::security::http_client::OutgoingClients;
 use sendoff::task::header::NameId;
 use sendoff::task::limits::{RESPONSE_DRAIN_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX};
@@ -57,12 +58,15 @@ impl Rig {
     /// A rig that calls out through `clients`.
     pub(crate) fn over(clients: OutgoingClients) -> Self {
         let clients = Arc::new(clients);
-        let credentials = Arc::new(Credentials::new(&Config::default()).unwrap());
+        let (clock, hand) = Clock::manual(WallMs::parse(NOON).unwrap());
+        let chance = Arc::new(std::sync::Mutex::new(Chance::from_seed(1)));
+        let (clock_too, telemetry) = (clock.clone(), Telemetry::new());
+        let outside = Outside { clients: Arc::clone(&clients), clock: clock_too, chance, telemetry };
+        let credentials = Arc::new(Credentials::new(&Config::default(), outside).unwrap());
         let http: Arc<dyn Handler> = Arc::new(HttpHandler::new(Arc::clone(&clients), credentials));
         let handlers = Arc::new(
             Handlers::default().with(task_type("http_request"), http).with(task_type("panics"), Arc::new(Panics)),
         );
-        let (clock, hand) = Clock::manual(WallMs::parse(NOON).unwrap());
         let (leases, lease_receiver) = mpsc::channel(16);
         let (settle_sender, settles) = mpsc::channel(16);
         let pool = Pool::start(Arc::clone(&handlers), clock, lease_receiver, settle_sender);

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{HeaderName, HeaderValue};
 
-pub use self::answer::retry_after;
 pub use self::payload::FIELDS;
 use self::payload::HttpPayload;
 use super::{AttemptContext, CheckError, Handler};
 use crate::clock::Sleep;
-use crate::security::credential::{Call, Credentials};
+use crate::security::credential::{Call, Carried, Credentials, LentToken, Refused, Unusable};
 use crate::security::egress::Refusal;
+use crate::security::http_answer::describe;
 use crate::security::http_client::OutgoingClients;
 use crate::task::{Fault, LaneName, Outcome, OutcomeClass, QueueName};
 use crate::worker::classify;
@@ -29,9 +29,6 @@ pub struct HttpHandler {
     clients: Arc<OutgoingClients>,
     credentials: Arc<Credentials>,
 }
-
-/// What a credential adds to a request.
-type Carried = Vec<(HeaderName, HeaderValue)>;
 
 impl HttpHandler {
     /// A handler that calls out through `clients`, with `credentials`.
@@ -53,9 +50,10 @@ impl HttpHandler {
             Ok(carried) => carried,
             Err(outcome) => return outcome,
         };
-        let request = match request(&client, payload, carried, attempt) {
+        let Carried { headers, token } = carried;
+        let request = match request(&client, payload, headers, attempt) {
             Ok(request) => request,
-            Err(error) => return unreadable(attempt, Some(&classify::describe(error))),
+            Err(error) => return unreadable(attempt, Some(&describe(error))),
         };
         let mut deadline = attempt.hand_over();
         let sent = tokio::select! {
@@ -64,10 +62,16 @@ impl HttpHandler {
             () = &mut deadline => return timed_out_before_headers(attempt, &place),
         };
         match sent {
-            Ok(response) => answer::take(response, attempt, deadline, &place).await,
+            Ok(response) => {
+                let outcome = answer::take(response, attempt, deadline, &place).await;
+                match token {
+                    Some(token) => judged(outcome, &token),
+                    None => outcome,
+                }
+            }
             Err(error) => {
                 let class = classify::class_of(&error);
-                let why = format!("calling {place}: {}", classify::describe(error));
+                let why = format!("calling {place}: {}", describe(error));
                 Outcome::without_answer(class, why, attempt.took())
             }
         }
@@ -78,7 +82,9 @@ impl HttpHandler {
     /// What the task's credential adds to its request; nothing when it has none.
     async fn carried(&self, payload: &HttpPayload, attempt: &AttemptContext) -> Result<Carried, Outcome> {
         let work = attempt.work();
-        let Some(name) = self.credentials.name_for(payload.auth.as_ref(), &work.queue) else { return Ok(Vec::new()) };
+        let Some(name) = self.credentials.name_for(payload.auth.as_ref(), &work.queue) else {
+            return Ok(Carried::default());
+        };
         let (task_id, nothing) = (headers::shown_id(work), Bytes::new());
         let call = Call {
             url: &payload.url,
@@ -87,10 +93,9 @@ impl HttpHandler {
             task_id: &task_id,
             attempt: work.header.attempts,
             now: attempt.now(),
+            fresh: matches!(work.previous, Some((OutcomeClass::Auth, _))),
         };
-        self.credentials.headers(&name, &call).await.map_err(|refused| {
-            Outcome::without_answer(OutcomeClass::CredentialRefused, refused.to_string(), attempt.took())
-        })
+        self.credentials.headers(&name, &call).await.map_err(|unusable| without(&unusable, attempt))
     }
 
     /// What can be seen of the credential before the task is accepted.
@@ -124,7 +129,7 @@ impl Handler for HttpHandler {
 fn request(
     client: &reqwest::Client,
     payload: HttpPayload,
-    carried: Carried,
+    carried: Vec<(HeaderName, HeaderValue)>,
     attempt: &AttemptContext,
 ) -> Result<reqwest::Request, reqwest::Error> {
     let mut headers = headers::outgoing(&payload, attempt.work(), attempt.now().wall);
@@ -136,6 +141,36 @@ fn request(
         Some(body) => request.body(body).build(),
         None => request.build(),
     }
+}
+
+/// Why nothing is sent. A credential that is not there may come back with the next reload, as a token may with the next
+/// question; where it may not go is for people to change, as are the rules of egress.
+fn without(unusable: &Unusable, attempt: &AttemptContext) -> Outcome {
+    let class = match unusable {
+        Unusable::Unavailable(_) | Unusable::Refused(Refused::Unknown { .. }) => OutcomeClass::AuthUnavailable,
+        Unusable::Refused(Refused::Host { .. } | Refused::PlainHttp { .. }) => OutcomeClass::CredentialRefused,
+    };
+    let outcome = Outcome::without_answer(class, unusable.to_string(), attempt.took());
+    match unusable {
+        Unusable::Unavailable(why) => {
+            Outcome { retry_after: Some(why.retry_after), refused_by_issuer: why.refused_by_issuer, ..outcome }
+        }
+        Unusable::Refused(_) => outcome,
+    }
+}
+
+/// A 401 to a token that had been fetched before may be the token's fault: it is forgotten, and another is tried. One to
+/// a fresh token is what any 401 is.
+fn judged(outcome: Outcome, token: &LentToken) -> Outcome {
+    if outcome.class != OutcomeClass::HttpStatus || outcome.http_status != Some(401) {
+        return outcome;
+    }
+    if token.fresh {
+        return Outcome { error: Some("the target refused a fresh token".to_owned()), ..outcome };
+    }
+    token.forget();
+    let why = "the target refused a token that had been fetched before; the next attempt takes a fresh one";
+    Outcome { class: OutcomeClass::Auth, error: Some(why.to_owned()), ..outcome }
 }
 
 fn refused(attempt: &AttemptContext, refusal: &Refusal) -> Outcome {
