@@ -16,6 +16,7 @@ use url::Url;
 use super::host_pattern::HostPattern;
 use super::raw::Scalar;
 use super::value::path;
+use crate::task::CredentialName;
 
 pub(super) use read::{credentials, reference};
 pub use read::{is_this_machine, token_url};
@@ -27,6 +28,8 @@ pub struct CredentialConfig {
     pub hosts: Vec<HostPattern>,
     /// Whether it may go over plain HTTP to hosts other than this machine.
     pub allow_plain_http: bool,
+    /// Others that go along with it, each to its own hosts only.
+    pub also: Vec<CredentialName>,
     /// What it is.
     pub kind: CredentialKind,
 }
@@ -61,6 +64,18 @@ pub enum CredentialKind {
         key: SecretRef,
         /// What is asked for.
         wanted: Wanted,
+    },
+    /// A client certificate, shown in the handshake (RFC 8446 section 4.4.2).
+    Mtls {
+        /// The certificate and those between it and its CA, in PEM.
+        certificate: SecretRef,
+        /// Its key, in PEM.
+        key: SecretRef,
+    },
+    /// Signatures as Standard Webhooks define them.
+    StandardWebhooks {
+        /// What is signed with; more than one while receivers change over to another.
+        secrets: Vec<SecretRef>,
     },
 }
 
@@ -127,15 +142,19 @@ enum Kind {
     Header,
     ClientCredentials,
     ServiceAccount,
+    Mtls,
+    StandardWebhooks,
 }
 
 /// The kinds as `kind:` names them.
-const WORDS: [(&str, Kind); 5] = [
+const WORDS: [(&str, Kind); 7] = [
     ("bearer", Kind::Bearer),
     ("basic", Kind::Basic),
     ("header", Kind::Header),
     ("oauth2_client_credentials", Kind::ClientCredentials),
     ("service_account", Kind::ServiceAccount),
+    ("mtls", Kind::Mtls),
+    ("standard_webhooks", Kind::StandardWebhooks),
 ];
 /// How a client may show who it is.
 const CLIENT_AUTH: [(&str, HowShown); 3] = [
@@ -152,11 +171,15 @@ enum HowShown {
 }
 
 /// The keys of every kind.
-const OF_ALL: [&str; 3] = ["kind", "hosts", "allow_plain_http"];
+const OF_ALL: [&str; 4] = ["kind", "hosts", "allow_plain_http", "also"];
 
 /// Every key of a credential, and what editors say about it.
 pub(super) const DESCRIBED: &[(&str, &str)] = &[
-    ("kind", "What the credential is: bearer, basic, header, oauth2_client_credentials or service_account. Required."),
+    (
+        "kind",
+        "What the credential is: bearer, basic, header, oauth2_client_credentials, service_account, mtls or \
+         standard_webhooks. Required.",
+    ),
     (
         "hosts",
         "The hosts it may go to: api.example.com (the scheme's own port), *.example.com:8443, 10.0.0.7:* (any port) or \
@@ -165,6 +188,11 @@ pub(super) const DESCRIBED: &[(&str, &str)] = &[
     (
         "allow_plain_http",
         "true: it may go over plain HTTP to hosts other than this machine, where anybody can read it.",
+    ),
+    (
+        "also",
+        "The names of credentials that go along with this one, such as a signature beside a token. Each goes to its own \
+         hosts only.",
     ),
     ("token", "bearer: where the token is found, env:NAME or file:PATH."),
     ("username", "basic: the user."),
@@ -182,7 +210,17 @@ pub(super) const DESCRIBED: &[(&str, &str)] = &[
     (
         "private_key",
         "oauth2_client_credentials with private_key_jwt: where the client's key is found, env:NAME or file:PATH; RSA, \
-         P-256 or Ed25519, in PEM.",
+         P-256 or Ed25519, in PEM. mtls: where the certificate's key is found.",
+    ),
+    (
+        "certificate",
+        "mtls: where the client certificate is found, env:NAME or file:PATH; in PEM, with those between it and its CA \
+         after it.",
+    ),
+    (
+        "secrets",
+        "standard_webhooks: where the secrets are found that sign, a list of env:NAME or file:PATH; whsec_ and base64 \
+         (HMAC-SHA256) or whsk_ and base64 (Ed25519). All of them sign: two are for the change from one to the other.",
     ),
     ("key_id", "oauth2_client_credentials with private_key_jwt: which key it is, for the issuer."),
     (
@@ -220,6 +258,8 @@ impl Kind {
                 "audience",
             ],
             Self::ServiceAccount => &["key", "scopes", "audience"],
+            Self::Mtls => &["certificate", "private_key"],
+            Self::StandardWebhooks => &["secrets"],
         }
     }
 }
@@ -233,6 +273,8 @@ impl CredentialKind {
             Self::Header { .. } => Kind::Header,
             Self::ClientCredentials(_) => Kind::ClientCredentials,
             Self::ServiceAccount { .. } => Kind::ServiceAccount,
+            Self::Mtls { .. } => Kind::Mtls,
+            Self::StandardWebhooks { .. } => Kind::StandardWebhooks,
         }
         .word()
     }
@@ -248,13 +290,27 @@ impl CredentialKind {
                 ClientAuth::PrivateKeyJwt { key, .. } => vec![("private_key", key)],
             },
             Self::ServiceAccount { key, .. } => vec![("key", key)],
+            Self::Mtls { certificate, key } => vec![("certificate", certificate), ("private_key", key)],
+            Self::StandardWebhooks { secrets } => secrets.iter().map(|secret| ("secrets", secret)).collect(),
+        }
+    }
+
+    /// What of a request it sets, of which there can be one only.
+    fn sets(&self) -> &str {
+        match self {
+            Self::Bearer { .. } | Self::Basic { .. } | Self::ClientCredentials(_) | Self::ServiceAccount { .. } => {
+                "authorization"
+            }
+            Self::Header { name, .. } => name,
+            Self::Mtls { .. } => "the client certificate",
+            Self::StandardWebhooks { .. } => "the webhook signature",
         }
     }
 
     /// Its plain values, each with its key.
     pub(super) fn plain(&self) -> Vec<(&'static str, Plain<'_>)> {
         match self {
-            Self::Bearer { .. } => Vec::new(),
+            Self::Bearer { .. } | Self::Mtls { .. } | Self::StandardWebhooks { .. } => Vec::new(),
             Self::Basic { username, .. } => vec![("username", Plain::Text(username))],
             Self::Header { name, .. } => vec![("name", Plain::Text(name))],
             Self::ClientCredentials(client) => client.plain(),
