@@ -16,7 +16,7 @@ use crate::queue::store::TaskFilter;
 use crate::task::limits::{BODY_READ_MAX, FAULTS_REPORTED_MAX, IDEMPOTENCY_KEY_LEN_MAX};
 use crate::task::name::LabelName;
 use crate::task::outcome::DeadReason;
-use crate::task::{QueueName, Status, TaskRef, TaskType};
+use crate::task::{CredentialName, QueueName, Status, TaskRef, TaskType};
 
 use super::error::{Code, Problem};
 use super::state::Api;
@@ -55,6 +55,19 @@ impl<S: Send + Sync> FromRequestParts<S> for KeyInPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text = Path::<String>::from_request_parts(parts, state).await.map_err(|_not_utf8| Problem::no_key())?.0;
         Ok(Self(text))
+    }
+}
+
+/// The credential that the path names. A text that can name none is a credential that does not exist.
+pub(super) struct CredentialInPath(pub(super) CredentialName);
+
+impl<S: Send + Sync> FromRequestParts<S> for CredentialInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text =
+            Path::<String>::from_request_parts(parts, state).await.map_err(|_not_utf8| Problem::no_credential())?;
+        CredentialName::parse(&text.0).map(Self).map_err(|_no_name| Problem::no_credential())
     }
 }
 

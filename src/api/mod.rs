@@ -14,6 +14,7 @@
 mod access;
 mod batch;
 mod connection;
+mod credentials;
 pub mod cursor;
 mod dlq;
 mod docs;
@@ -42,6 +43,7 @@ mod wire_view;
 pub use access::Caller;
 pub use router::{metrics_only, router};
 pub use state::{
-    Access, Api, Authenticate, Authentication, ChangeKeys, CheckPayload, KeyChange, KeyChangeError, MetricsText,
-    OnAccess, PayloadBytesMax, PayloadError, Ready, Wiring,
+    Access, Api, Authenticate, Authentication, ChangeCredentials, ChangeKeys, CheckPayload, CredentialChange,
+    CredentialChangeError, KeyChange, KeyChangeError, MetricsText, OnAccess, PayloadBytesMax, PayloadError, Ready,
+    Wiring,
 };

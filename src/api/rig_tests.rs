@@ -13,6 +13,8 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::clock::{Chance, Clock, ManualClock};
+use crate::config::{Config, EgressConfig};
+use crate::logging::Telemetry;
 use crate::queue::Queues;
 use crate::queue::command::{Accepted, Answer, EngineError, PublicId, Request};
 use crate::queue::handle::Envelope;
@@ -21,6 +23,9 @@ use crate::queue::store::{
     Store, StoreError, TaskRecord, UniqueId,
 };
 use crate::security::api_key::{AdminKey, KeyRecord};
+use crate::security::credential::sealed::SealedCredential;
+use crate::security::credential::{Credentials, Outside};
+use crate::security::http_client::OutgoingClients;
 use crate::security::key_ring::KeyRing;
 use crate::security::scope::Scopes;
 use crate::task::header::NameId;
@@ -176,6 +181,10 @@ impl Store for Shelf {
         Box::pin(async { Ok(Vec::new()) })
     }
 
+    fn credentials(&self) -> Later<'_, Result<Vec<Result<SealedCredential, Damage>>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     fn pressure(&self) -> Pressure {
         Pressure::Normal
     }
@@ -239,6 +248,12 @@ pub(super) fn bench(
             }
         }
     });
+    let outside = Outside {
+        clients: Arc::new(OutgoingClients::new(&EgressConfig::default(), Vec::new()).unwrap()),
+        clock: clock.clone(),
+        chance: Arc::new(Mutex::new(Chance::from_seed(1))),
+        telemetry: Telemetry::new(),
+    };
     let wiring = Wiring {
         queues: Queues::new(commands.clone(), commands, Arc::new(Shelf(records)), clock.clone()),
         clock,
@@ -247,6 +262,8 @@ pub(super) fn bench(
         authenticate: Arc::new(|key, _| recognised(key)),
         keys: ring(),
         change_keys: Arc::new(|_, _| Box::pin(async { Ok(()) })),
+        credentials: Arc::new(Credentials::new(&Config::default(), outside).unwrap()),
+        change_credentials: Arc::new(|_, _| Box::pin(async { Ok(false) })),
         metrics: Arc::new(|_, _| "# EOF\n".to_owned()),
         ready: Arc::new(|| false),
         on_access: Arc::new(move |access| told_too.lock().unwrap().push(access.clone())),

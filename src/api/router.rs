@@ -9,7 +9,7 @@ use crate::security::scope::Scope;
 
 use super::openapi::openapi;
 use super::state::Api;
-use super::{batch, dlq, docs, keys, layers, ops, queues, tasks};
+use super::{batch, credentials, dlq, docs, keys, layers, ops, queues, tasks};
 
 /// The paths that need no key (also under `/v1`).
 const PUBLIC: [&str; 4] = ["/healthz", "/readyz", "/openapi.json", "/docs"];
@@ -22,7 +22,7 @@ pub(super) fn is_public(path: &str) -> bool {
 /// The scope that each operation needs. What is not listed here cannot be called; `HEAD` is `GET`.
 ///
 /// Scopes of queues are needed of the queue that is asked about: handlers see to that (`access`).
-const NEEDS: [(Method, &str, Scope); 21] = [
+const NEEDS: [(Method, &str, Scope); 25] = [
     (Method::POST, "/tasks", Scope::Enqueue),
     (Method::GET, "/tasks", Scope::Read),
     (Method::POST, "/tasks/batch", Scope::Enqueue),
@@ -44,6 +44,10 @@ const NEEDS: [(Method, &str, Scope); 21] = [
     (Method::POST, "/keys", Scope::Admin),
     (Method::GET, "/keys/{id}", Scope::Admin),
     (Method::DELETE, "/keys/{id}", Scope::Admin),
+    (Method::GET, "/credentials", Scope::Admin),
+    (Method::GET, "/credentials/{name}", Scope::Admin),
+    (Method::PUT, "/credentials/{name}", Scope::Admin),
+    (Method::DELETE, "/credentials/{name}", Scope::Admin),
 ];
 
 /// The scope that an operation needs; the route is without `/v1`.
@@ -88,6 +92,8 @@ pub fn router(api: Api) -> Router {
         .route("/metrics", get(ops::metrics))
         .route("/keys", post(keys::create).get(keys::list))
         .route("/keys/{id}", get(keys::show).delete(keys::revoke))
+        .route("/credentials", get(credentials::list))
+        .route("/credentials/{name}", get(credentials::show).put(credentials::put).delete(credentials::remove))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .route("/openapi.json", get(openapi))

@@ -9,14 +9,16 @@ use axum::http::{Method, StatusCode};
 use tokio::sync::Semaphore;
 
 use crate::clock::{Chance, Clock};
+use crate::config::{CredentialConfig, Secret};
 use crate::queue::Queues;
 use crate::queue::command::QueueView;
 use crate::queue::store::{CommitError, Later};
 use crate::security::api_key::KeyRecord;
-use crate::security::credential::Refused;
+use crate::security::credential::sealed::CannotSeal;
+use crate::security::credential::{Credentials, Refused};
 use crate::security::key_ring::{AddError, KeyRing};
-use crate::task::limits::{BODIES_IN_FLIGHT_BYTES_MAX, WAITERS_MAX};
-use crate::task::{Fault, LaneName, QueueName, TaskType, WallMs};
+use crate::task::limits::{BODIES_IN_FLIGHT_BYTES_MAX, CREDENTIALS_MAX, WAITERS_MAX};
+use crate::task::{CredentialName, Fault, LaneName, QueueName, TaskType, WallMs};
 
 use super::access::Caller;
 
@@ -83,6 +85,61 @@ pub enum KeyChangeError {
 /// asks.
 pub type ChangeKeys = Arc<dyn Fn(KeyChange, Arc<str>) -> Later<'static, Result<(), KeyChangeError>> + Send + Sync>;
 
+/// What is done to the credentials that are kept in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialChange {
+    /// One is given, in the place of another of its name.
+    Put {
+        /// Its name.
+        name: CredentialName,
+        /// What was given, as it is to be kept.
+        given: Secret,
+        /// The same, read.
+        config: Box<CredentialConfig>,
+    },
+    /// One is removed.
+    Remove(CredentialName),
+}
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialChangeError {
+    /// There is nothing to seal it with.
+    #[error(
+        "set credentials_key in the configuration and start anew, or name the credential in the configuration itself"
+    )]
+    NoKey,
+    /// It is kept in the configuration, which is not changed by the API.
+    #[error("this credential stands in the configuration: change it there and reload")]
+    InConfiguration,
+    /// There are as many as there may be.
+    #[error("there are {CREDENTIALS_MAX} credentials already: remove those that nobody uses")]
+    Full,
+    /// There is no such credential.
+    #[error("there is no such credential")]
+    NotFound,
+    /// Something is wrong with it.
+    #[error("the credential is not valid")]
+    Faults(Vec<Fault>),
+    /// Too many are being changed.
+    #[error("too many credentials are being changed")]
+    Busy,
+    /// The server stops.
+    #[error("the server stops")]
+    Stopping,
+    /// It could not be sealed.
+    #[error(transparent)]
+    NotSealed(#[from] CannotSeal),
+    /// It could not be made durable.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// Makes a change durable and puts it in force, whether or not the caller waits for it; says whether there was one of
+/// that name. The second argument names who asks.
+pub type ChangeCredentials =
+    Arc<dyn Fn(CredentialChange, Arc<str>) -> Later<'static, Result<bool, CredentialChangeError>> + Send + Sync>;
+
 /// Renders all metrics as `OpenMetrics` text; takes over how the queues stand first.
 pub type MetricsText = Arc<dyn Fn(&[QueueView], WallMs) -> String + Send + Sync>;
 
@@ -133,6 +190,10 @@ pub struct Wiring {
     pub keys: Arc<KeyRing>,
     /// Changes them.
     pub change_keys: ChangeKeys,
+    /// The credentials in force.
+    pub credentials: Arc<Credentials>,
+    /// Changes those in the store.
+    pub change_credentials: ChangeCredentials,
     /// Renders `/metrics`.
     pub metrics: MetricsText,
     /// Answers `/readyz`.

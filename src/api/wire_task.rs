@@ -227,7 +227,7 @@ fn lane(
         }
         Err(PayloadError::CredentialRefused(refused)) => {
             let (code, field) = match &refused {
-                Refused::Unknown { .. } => (Code::UnknownCredential, "/auth"),
+                Refused::Unknown { .. } | Refused::Unreadable { .. } => (Code::UnknownCredential, "/auth"),
                 Refused::Host { .. } => (Code::CredentialNotAllowed, "/url"),
                 Refused::PlainHttp { .. } | Refused::NoHandshake { .. } => (Code::CredentialOverPlainHttp, "/url"),
             };

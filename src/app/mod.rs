@@ -6,6 +6,7 @@
 //! `reload`: everything that may fail is prepared → the engine commits → the rest is put in force.
 
 mod certificate;
+mod credentials;
 mod keys;
 mod reload;
 mod start;
@@ -57,6 +58,7 @@ pub struct App {
     renewal: Option<JoinHandle<()>>,
     keys: Keys,
     key_uses: JoinHandle<()>,
+    credential_changes: JoinHandle<()>,
     clients: Arc<OutgoingClients>,
     credentials: Arc<Credentials>,
     payload_bytes_max: Arc<AtomicU64>,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::credentials::Keeper;
 use super::keys::Keys;
 use super::{App, Facts, certificate, chain, wiring};
 use crate::api::server::{Limits, Server, ServerHandle, Surroundings};
@@ -20,6 +21,7 @@ use crate::queue::engine::{Fatal, Machine};
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::queue::store::{Store, StoreError};
 use crate::security::api_key::{AdminKey, AdminKeyError};
+use crate::security::credential::sealed::{SealingKey, SealingKeyError};
 use crate::security::credential::{CredentialError, Credentials, Outside};
 use crate::security::http_client::{ClientsError, OutgoingClients};
 use crate::security::server_tls::{Change, ServerTls, TlsSetupError};
@@ -65,6 +67,9 @@ pub enum StartError {
     /// A credential of the configuration cannot be used.
     #[error("failed to set up credentials: {0}")]
     Credentials(#[from] CredentialError),
+    /// The key of `credentials_key` cannot be used.
+    #[error("failed to read the key that credentials_key names: {0}")]
+    SealingKey(#[from] SealingKeyError),
     /// The listener did not start.
     #[error("failed to serve: {0}")]
     Serve(#[source] io::Error),
@@ -75,7 +80,7 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Store { .. } | Self::Recover(_) | Self::Keys(_) => 74,
-            Self::Key(_) | Self::Tls(_) | Self::Clients(_) | Self::Credentials(_) => 78,
+            Self::Key(_) | Self::Tls(_) | Self::Clients(_) | Self::Credentials(_) | Self::SealingKey(_) => 78,
             Self::Listen { .. } | Self::Serve(_) => 1,
         }
     }
@@ -109,12 +114,10 @@ impl App {
         let outgoing = Outgoing::new(&config, (address, metrics_address), &around, &mut chance)?;
 
         let engine_chance = Chance::from_seed(chance.draw());
-        let (machine, events) =
-            Machine::open(Arc::clone(&store), &config, &clock, engine_chance).await.map_err(StartError::Recover)?;
-        for event in events {
-            event.emit(&telemetry);
-        }
+        let machine = machine(&store, &config, &around, engine_chance).await.map_err(StartError::Recover)?;
         let keys = Keys::load(&key, &store, &clock, &telemetry).await.map_err(StartError::Keys)?;
+        let keeper = Keeper::load(&outgoing.credentials, outgoing.sealing_key, &store, (&clock, &telemetry));
+        let (change_credentials, credential_changes) = keeper.await.map_err(StartError::Keys)?.start();
         let (engine, ports) = Engine::new(machine, Arc::clone(&store), clock.clone(), telemetry.clone());
         let pool = Pool::start(Arc::clone(&outgoing.handlers), clock.clone(), ports.leases, ports.settles);
         #[expect(clippy::disallowed_methods, reason = "this is the composition root; `stop` awaits the engine's end")]
@@ -130,6 +133,8 @@ impl App {
             authenticate: keys.authenticate(),
             keys: keys.ring(),
             change_keys: keys.change(),
+            credentials: Arc::clone(&outgoing.credentials),
+            change_credentials,
             metrics: wiring::metrics_text(&telemetry),
             ready: wiring::is_set(&ready),
             on_access: wiring::on_access(&telemetry),
@@ -158,6 +163,7 @@ impl App {
             renewal,
             key_uses: keys.keep_uses_regularly(),
             keys,
+            credential_changes,
             clients: outgoing.clients,
             credentials: outgoing.credentials,
             payload_bytes_max,
@@ -174,6 +180,7 @@ struct Outgoing {
     clients: Arc<OutgoingClients>,
     credentials: Arc<Credentials>,
     handlers: Arc<Handlers>,
+    sealing_key: Option<SealingKey>,
 }
 
 impl Outgoing {
@@ -194,8 +201,23 @@ impl Outgoing {
         };
         let credentials = Arc::new(Credentials::new(config, outside)?);
         let handlers = Arc::new(wiring::handlers(Arc::clone(&clients), Arc::clone(&credentials)));
-        Ok(Self { clients, credentials, handlers })
+        let sealing_key = config.credentials_key.as_ref().map(SealingKey::read).transpose()?;
+        Ok(Self { clients, credentials, handlers, sealing_key })
     }
+}
+
+/// The queues as the store keeps them.
+async fn machine(
+    store: &Arc<dyn Store>,
+    config: &Config,
+    around: &Surroundings,
+    chance: Chance,
+) -> Result<Machine, Fatal> {
+    let (machine, events) = Machine::open(Arc::clone(store), config, &around.clock, chance).await?;
+    for event in events {
+        event.emit(&around.telemetry);
+    }
+    Ok(machine)
 }
 
 /// Starts the API on its listener, and metrics on theirs, if they have one.

@@ -35,6 +35,7 @@ pub(super) async fn failed(error: &StartError) -> ExitCode {
         | StartError::Keys(_)
         | StartError::Clients(_)
         | StartError::Credentials(_)
+        | StartError::SealingKey(_)
         | StartError::Serve(_) => None,
     };
     complain(&format!("sendoff: {}{}", whole(error), advice.unwrap_or_default()));

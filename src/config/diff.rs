@@ -24,7 +24,7 @@ pub(super) enum Effect {
 use Effect::{Live, Restart};
 
 /// Every key, or the section or map that it lies in.
-static EFFECTS: [(&str, Effect); 21] = [
+static EFFECTS: [(&str, Effect); 22] = [
     ("server.listen", Restart),
     ("server.public_url", Live),
     ("server.shutdown_grace", Live),
@@ -41,6 +41,7 @@ static EFFECTS: [(&str, Effect); 21] = [
     ("hosts.overrides", Live),
     ("egress", Live),
     ("credentials", Live),
+    ("credentials_key", Restart),
     ("limits.payload_bytes", Live),
     ("storage.reserve", Restart),
     ("logging.format", Restart),
@@ -202,6 +203,7 @@ pub fn in_force(running: &Config, new: Config) -> Config {
     config.server.plain_http = running.server.plain_http;
     config.server.tls.min_version = running.server.tls.min_version;
     config.data_dir.clone_from(&running.data_dir);
+    config.credentials_key.clone_from(&running.credentials_key);
     config.certs_dir.clone_from(&running.certs_dir);
     config.storage = running.storage;
     config.logging.format = running.logging.format;
@@ -237,6 +239,7 @@ mod tests {
             ("server.tls.min_version", "1.2", Restart),
             ("data_dir", "elsewhere", Restart),
             ("certs_dir", "elsewhere", Restart),
+            ("credentials_key", "env:K", Restart),
             ("workers.max_concurrent", "7", Live),
             ("hosts.defaults.max_concurrent", "7", Live),
             ("hosts.overrides", "{\"https://a.example\": {max_concurrent: 1}}", Live),

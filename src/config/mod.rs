@@ -19,6 +19,7 @@ pub mod model;
 mod overrides;
 mod raw;
 mod schema;
+mod secret;
 mod section;
 mod shape;
 mod show;
@@ -29,7 +30,9 @@ mod value;
 mod tests;
 
 pub use credential::{
-    ClientAuth, ClientCredentials, CredentialConfig, CredentialKind, SecretRef, Wanted, is_this_machine, token_url,
+    ClientAuth, ClientCredentials, CredentialConfig, CredentialKind, DESCRIBED as CREDENTIAL_KEYS,
+    KINDS as CREDENTIAL_KINDS, Plain, SecretRef, Wanted, credential_given, faults_of_company, is_this_machine,
+    token_url,
 };
 pub use diff::{Change, Difference, in_force, one_line};
 pub use fault::{ConfigFault, ConfigFaults, Origin};
@@ -40,4 +43,5 @@ pub use model::{
     ServerConfig, StorageConfig, TlsConfig, TlsVersion, WorkersConfig,
 };
 pub use schema::schema;
+pub use secret::Secret;
 pub use show::show;

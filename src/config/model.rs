@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::credential::CredentialConfig;
+use super::credential::{CredentialConfig, SecretRef};
 use crate::task::limits;
 use crate::task::{CredentialName, LaneName, PriorityOrder, QueueName, RetryPolicy, Span};
 
@@ -31,6 +31,8 @@ pub struct Config {
     pub egress: EgressConfig,
     /// What calls may carry, by name.
     pub credentials: BTreeMap<CredentialName, CredentialConfig>,
+    /// What credentials are sealed with that the API is given; `None`: it takes none.
+    pub credentials_key: Option<SecretRef>,
     /// The largest payload of one task, in bytes.
     pub payload_bytes_max: u64,
     /// Disk space.
@@ -230,6 +232,7 @@ impl Default for Config {
             hosts: HostsConfig { defaults: HostConfig { max_concurrent: 64 }, overrides: BTreeMap::new() },
             egress: EgressConfig { http: true, loopback: true, ..EgressConfig::default() },
             credentials: BTreeMap::new(),
+            credentials_key: None,
             payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
             storage: StorageConfig { reserve: None },
             logging: LoggingConfig { format: LogFormat::Auto, level: "info".to_owned() },

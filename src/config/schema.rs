@@ -116,19 +116,7 @@ const VALUES: &[(&str, bool, Kind)] = &[
     ("egress.deny", false, EgressEntry),
     ("egress.http", false, Truth),
     ("egress.ca_files", false, Path),
-    (
-        "credentials.*.kind",
-        false,
-        Words(&[
-            "bearer",
-            "basic",
-            "header",
-            "oauth2_client_credentials",
-            "service_account",
-            "mtls",
-            "standard_webhooks",
-        ]),
-    ),
+    ("credentials.*.kind", false, Words(&credential::KINDS)),
     ("credentials.*.hosts", false, HostPattern),
     ("credentials.*.allow_plain_http", false, Truth),
     ("credentials.*.also", false, Name),
@@ -148,6 +136,7 @@ const VALUES: &[(&str, bool, Kind)] = &[
     ("credentials.*.key", false, Reference),
     ("credentials.*.certificate", false, Reference),
     ("credentials.*.secrets", false, Reference),
+    ("credentials_key", true, Reference),
     ("limits.payload_bytes", false, Size(1, limits::PAYLOAD_BYTES_MAX)),
     ("storage.reserve", true, Size(limits::RESERVE_BYTES_MIN, limits::BYTES_KEPT_MAX)),
     ("logging.format", false, Words(&["auto", "text", "json"])),
@@ -203,7 +192,9 @@ impl Writer {
     fn described(&self, path: &str) -> String {
         // The documented file has no credential whose keys could be described there.
         let of_credential = path.strip_prefix("credentials.*.").and_then(|key| {
-            credential::DESCRIBED.iter().find(|(known, _)| *known == key).map(|(_, told)| (*told).to_owned())
+            let told = credential::DESCRIBED.iter().find(|(known, _)| *known == key).map(|(_, told)| *told)?;
+            let is_secret = matches!(kind(path), Some((_, Reference)));
+            Some(if is_secret { format!("{told} Where it is found: env:NAME or file:PATH.") } else { told.to_owned() })
         });
         of_credential.or_else(|| self.descriptions.get(path).cloned()).unwrap_or_default()
     }

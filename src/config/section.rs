@@ -16,6 +16,11 @@ impl<'a> Section<'a> {
         Self { path: String::new(), origin: node.origin.clone(), map: node.as_map() }
     }
 
+    /// The same for a part of a tree that stands by itself, under the path that it would have in the whole.
+    pub(super) fn part(node: &'a Node, path: &str) -> Self {
+        Self { path: path.to_owned(), ..Self::root(node) }
+    }
+
     /// The map under `key`.
     pub(super) fn at(&self, key: &str) -> Self {
         let entry = self.entry(key);

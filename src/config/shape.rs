@@ -43,7 +43,8 @@ static QUEUE: Shape = Section(&[
     ("dead_letters", &BOUND),
     ("auth", &Value),
 ]);
-static CREDENTIAL: Shape = Section(&[
+/// One credential.
+pub(super) static CREDENTIAL: Shape = Section(&[
     ("kind", &Value),
     ("hosts", &List),
     ("allow_plain_http", &Value),
@@ -88,6 +89,7 @@ pub(super) static ROOT: Shape = Section(&[
     ("hosts", &Section(&[("defaults", &HOST), ("overrides", &Named(&HOST))])),
     ("egress", &Section(&[("allow", &List), ("deny", &List), ("http", &Value), ("ca_files", &List)])),
     ("credentials", &Named(&CREDENTIAL)),
+    ("credentials_key", &Value),
     ("limits", &Section(&[("payload_bytes", &Value)])),
     ("storage", &Section(&[("reserve", &Value)])),
     ("logging", &Section(&[("format", &Value), ("level", &Value)])),

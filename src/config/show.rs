@@ -45,6 +45,7 @@ pub(super) fn config(config: &Config) -> Vec<(String, Item)> {
         field("hosts", hosts(&config.hosts)),
         field("egress", egress(&config.egress)),
         field("credentials", credentials(&config.credentials)),
+        field("credentials_key", or_null(config.credentials_key.as_ref(), |at| text(&at.to_string()))),
         field("limits", map([field("payload_bytes", size(config.payload_bytes_max))])),
         field("storage", map([field("reserve", or_null(config.storage.reserve, size))])),
         field("logging", logging(&config.logging)),

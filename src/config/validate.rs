@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::address::{self, EgressEntry};
-use super::credential::{self, CredentialConfig};
+use super::credential::{self, CredentialConfig, SecretRef};
 use super::fault::{ConfigFaults, child};
 use super::model::{
     Bound, Config, EgressConfig, HostConfig, HostsConfig, LogFormat, LoggingConfig, MetricsConfig, QueueConfig,
@@ -32,7 +32,14 @@ pub(super) fn config(root: &Node, faults: &mut ConfigFaults) -> Config {
     let loopback = is_loopback(server.listen);
     let payload_bytes = bytes(1, limits::PAYLOAD_BYTES_MAX);
     let credentials = credential::credentials(&root.at("credentials"), faults);
-    check_auth(&root, &credentials, faults);
+    // A secret itself, given by mistake, is not repeated.
+    let reference =
+        |scalar: &Scalar| if scalar.is_null() { Ok(None) } else { SecretRef::parse(&scalar.text).map(Some) };
+    let credentials_key = root.hidden("credentials_key", reference, faults).flatten();
+    // Others may be kept in the store.
+    if credentials_key.is_none() {
+        check_auth(&root, &credentials, faults);
+    }
     Config {
         data_dir: root.get("data_dir", default.data_dir, path, faults),
         certs_dir: root.get("certs_dir", default.certs_dir, path, faults),
@@ -44,6 +51,7 @@ pub(super) fn config(root: &Node, faults: &mut ConfigFaults) -> Config {
         hosts: hosts(&root.at("hosts"), &default.hosts, faults),
         egress: egress(&root.at("egress"), loopback, default.egress.http, faults),
         credentials,
+        credentials_key,
         payload_bytes_max: root.at("limits").get("payload_bytes", default.payload_bytes_max, payload_bytes, faults),
         storage: storage(&root.at("storage"), default.storage, faults),
         logging: logging(&root.at("logging"), default.logging, faults),

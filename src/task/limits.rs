@@ -279,8 +279,12 @@ pub const QUEUES_MAX: usize = 10_000;
 pub const HOST_OVERRIDES_MAX: usize = 10_000;
 /// Entries of one `egress` list.
 pub const EGRESS_ENTRIES_MAX: usize = 1_000;
-/// Credentials of one server.
+/// Credentials of one configuration, and as many in the store.
 pub const CREDENTIALS_MAX: usize = 1_000;
+/// Body of `PUT /credentials/{name}`, in bytes.
+pub const CREDENTIAL_BODY_BYTES_MAX: usize = 256 * 1024;
+/// Credentials being changed by the API at one time; further ones are told to come again.
+pub const CREDENTIAL_CHANGES_MAX: usize = 16;
 /// Entries of one credential's `hosts`.
 pub const CREDENTIAL_HOSTS_MAX: usize = 100;
 /// Scopes of one credential.

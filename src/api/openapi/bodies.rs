@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use utoipa::openapi::schema::{Schema, SchemaType};
 use utoipa::openapi::{ArrayBuilder, KnownFormat, ObjectBuilder, Ref, SchemaFormat, Type};
 
+use crate::config::{CREDENTIAL_KEYS, CREDENTIAL_KINDS};
 use crate::task::limits::{
-    ATTEMPTS_MAX, BACKOFF_MAX, BATCH_TASKS_MAX, DOUBLINGS_MAX, KEY_SCOPES_MAX, RUN_AHEAD_MAX, TARGET_HEADERS_MAX,
-    TARGET_METHOD_LEN_MAX, TARGET_URL_LEN_MAX, TASK_NAME_LEN_MAX, TIMEOUT_MAX, TIMEOUT_MIN,
+    ATTEMPTS_MAX, BACKOFF_MAX, BATCH_TASKS_MAX, CREDENTIAL_ALSO_MAX, CREDENTIAL_HOSTS_MAX, CREDENTIAL_SCOPES_MAX,
+    CREDENTIAL_SECRETS_MAX, CREDENTIAL_TEXT_LEN_MAX, DOUBLINGS_MAX, KEY_SCOPES_MAX, RUN_AHEAD_MAX, SECRET_BYTES_MAX,
+    TARGET_HEADERS_MAX, TARGET_METHOD_LEN_MAX, TARGET_URL_LEN_MAX, TASK_NAME_LEN_MAX, TIMEOUT_MAX, TIMEOUT_MIN,
 };
 use crate::task::outcome::DeadReason;
 use crate::task::{Priority, Span, StopWhen};
@@ -44,6 +46,10 @@ component!(
 component!(
     /// `POST /keys`.
     NewKey = new_key()
+);
+component!(
+    /// `PUT /credentials/{name}`.
+    NewCredential = new_credential()
 );
 component!(
     /// `POST /dlq/redrive`, `POST /dlq/purge`.
@@ -218,6 +224,61 @@ fn new_key() -> ObjectBuilder {
     ];
     let key = object("A new API key.", fields).required("name").required("scopes");
     key.examples([json!({"name": "mail-service", "scopes": ["enqueue:mail-*", "read:mail-*"]})])
+}
+
+/// The kinds of credentials: what each needs, and what it may have besides.
+const KINDS: [(&str, &[&str], &[&str]); 8] = [
+    ("bearer", &["token"], &[]),
+    ("basic", &["username", "password"], &[]),
+    ("header", &["name", "value"], &[]),
+    ("oauth2_client_credentials", &["token_url", "client_id", "client_secret"], &["client_auth", "scopes", "audience"]),
+    (
+        "oauth2_client_credentials",
+        &["token_url", "client_id", "client_auth", "private_key"],
+        &["key_id", "scopes", "audience"],
+    ),
+    ("service_account", &["key"], &["scopes", "audience"]),
+    ("mtls", &["certificate", "private_key"], &[]),
+    ("standard_webhooks", &["secrets"], &[]),
+];
+/// What every kind may have.
+const OF_ALL_KINDS: [&str; 3] = ["hosts", "allow_plain_http", "also"];
+
+/// The fields of all kinds; which of them a kind needs and may have is said by `anyOf`.
+fn new_credential() -> ObjectBuilder {
+    let fields = CREDENTIAL_KEYS.iter().map(|(key, told)| (*key, credential_field(key, told))).collect();
+    let kinds = KINDS.map(|(kind, needed, more)| {
+        let free = more.iter().chain(&OF_ALL_KINDS).map(|key| ((*key).to_owned(), json!({})));
+        let there = needed.iter().map(|key| ((*key).to_owned(), json!({"not": {"type": "null"}})));
+        let mut fields: serde_json::Map<String, Value> = free.chain(there).collect();
+        fields.insert("kind".to_owned(), json!({"const": kind}));
+        json!({"title": kind, "properties": fields, "required": needed, "additionalProperties": false})
+    });
+    let credential = object("A credential, with its secrets in it.", fields).required("kind");
+    let example = json!({"kind": "bearer", "hosts": ["api.example.com"], "token": "a token"});
+    credential.extensions(Some(keyword("anyOf", json!(kinds)))).examples([example])
+}
+
+fn credential_field(key: &str, told: &str) -> Schema {
+    let plain = || text(told).min_length(Some(1)).max_length(Some(CREDENTIAL_TEXT_LEN_MAX));
+    let secret = || text(told).min_length(Some(1)).max_length(Some(SECRET_BYTES_MAX));
+    let list = |items: ObjectBuilder, least, most| {
+        let items = items.description(None::<String>);
+        let list = ArrayBuilder::new().items(items).description(Some(told)).min_items(least).max_items(Some(most));
+        let null = utoipa::openapi::Object::with_type(Type::Null);
+        Schema::from(utoipa::openapi::OneOfBuilder::new().item(list).item(null))
+    };
+    match key {
+        "kind" => one_of_words(told, CREDENTIAL_KINDS).into(),
+        "hosts" => list(plain(), None, CREDENTIAL_HOSTS_MAX),
+        "also" => list(name(told), None, CREDENTIAL_ALSO_MAX),
+        "scopes" => list(plain(), None, CREDENTIAL_SCOPES_MAX),
+        "secrets" => list(secret(), Some(1), CREDENTIAL_SECRETS_MAX),
+        "allow_plain_http" => optional(boolean(told)),
+        "client_auth" => optional(one_of_words(told, ["client_secret_basic", "client_secret_post", "private_key_jwt"])),
+        "token" | "password" | "value" | "client_secret" | "private_key" | "key" | "certificate" => optional(secret()),
+        _ => optional(plain()),
+    }
 }
 
 fn dead_letter_filter() -> ObjectBuilder {

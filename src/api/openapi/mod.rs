@@ -21,7 +21,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, HeaderBuilder, ObjectBuilder, Ref, RefOr, Type};
 
 use super::router::needs;
-use super::{batch, dlq, docs, keys, ops, queues, tasks};
+use super::{batch, credentials, dlq, docs, keys, ops, queues, tasks};
 
 /// A named component of the document, never a value.
 macro_rules! component {
@@ -75,11 +75,12 @@ not known: repeat with the same `Idempotency-Key`.
         (name = "queues", description = "How queues stand; pause and resume"),
         (name = "dead letters", description = "Tasks that were given up: look, redrive, purge"),
         (name = "keys", description = "API keys: make, list, revoke"),
+        (name = "credentials", description = "What calls carry: give, list, remove"),
         (name = "operations", description = "For those who run the server"),
     ),
     security(("api_key" = [])),
     components(schemas(
-        bodies::HttpRequest, bodies::NewTask, words::KeyId, words::KeyScope, bodies::RetryOverrides, refusals::ProblemCode, super::error::ProblemBody,
+        bodies::HttpRequest, bodies::NewTask, words::CredentialName, words::KeyId, words::KeyScope, bodies::RetryOverrides, refusals::ProblemCode, super::error::ProblemBody,
         super::tasks::RemovedTask, words::DeadLetterReason, words::QueueName, words::StatusVerdict, words::TaskId, words::TaskStatus, words::TaskType, words::True,
     )),
     paths(
@@ -87,6 +88,7 @@ not known: repeat with the same `Idempotency-Key`.
         queues::list, queues::show, queues::pause, queues::resume,
         dlq::list, dlq::show, dlq::redrive, dlq::redrive_all, dlq::purge, dlq::purge_all,
         keys::list, keys::create, keys::show, keys::revoke,
+        credentials::list, credentials::show, credentials::put, credentials::remove,
         ops::metrics, ops::healthz, ops::readyz, openapi, docs::page,
     ),
 )]

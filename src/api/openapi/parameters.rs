@@ -40,6 +40,10 @@ parameters!(
     KeyInPath = vec![in_path("id", "KeyId", "The public part of the key.")]
 );
 parameters!(
+    /// `{name}` of a credential.
+    CredentialInPath = vec![in_path("name", "CredentialName", "The credential's name.")]
+);
+parameters!(
     /// `Idempotency-Key`.
     Repeatable = vec![idempotency_key()]
 );

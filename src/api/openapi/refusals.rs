@@ -55,6 +55,16 @@ const TASK: &[Code] = &[
     Code::InvalidIdempotencyKey,
 ];
 
+/// A credential is given (`CredentialChangeError`).
+const CREDENTIAL: &[Code] = &[
+    Code::NotFound,
+    Code::InvalidCredential,
+    Code::CredentialInConfiguration,
+    Code::NoCredentialsKey,
+    Code::TooManyCredentials,
+    Code::Stopping,
+];
+
 /// The refusals of an operation; `None` for one that is not known here.
 fn of(operation: &str) -> Option<Vec<&'static [Code]>> {
     Some(match operation {
@@ -71,10 +81,14 @@ fn of(operation: &str) -> Option<Vec<&'static [Code]>> {
         "redrive_dead_letters" | "purge_dead_letters" => {
             vec![KEY, QUERY, BODY, &[Code::InvalidFilter], ENGINE, STORE]
         }
-        "get_key" => vec![KEY, QUERY, &[Code::NotFound]],
+        "get_key" | "get_credential" => vec![KEY, QUERY, &[Code::NotFound]],
         "create_key" => vec![KEY, QUERY, BODY, &[Code::InvalidKey, Code::TooManyKeys], KEPT],
         "revoke_key" => vec![KEY, QUERY, &[Code::NotFound, Code::KeyInFile], KEPT],
-        "get_metrics" | "list_keys" => vec![KEY, QUERY],
+        "put_credential" => vec![KEY, QUERY, BODY, CREDENTIAL, KEPT],
+        "remove_credential" => {
+            vec![KEY, QUERY, &[Code::NotFound, Code::CredentialInConfiguration, Code::Busy, Code::Stopping], KEPT]
+        }
+        "get_metrics" | "list_keys" | "list_credentials" => vec![KEY, QUERY],
         "get_readiness" => vec![&[Code::NotReady]],
         "get_health" | "get_openapi" | "get_docs" => Vec::new(),
         _ => return None,

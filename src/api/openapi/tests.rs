@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::api::error::{Code, Problem};
 use crate::api::rig_tests::{KEY, accepting, check, idle, noon};
 use crate::api::wire_task::{RETRY_FIELDS, Rules, TASK_FIELDS, one};
-use crate::api::{dlq, docs, keys as api_keys, tasks};
+use crate::api::{credentials, dlq, docs, keys as api_keys, tasks};
+use crate::config::CREDENTIAL_KEYS;
 use crate::queue::command::{AcceptError, EngineError, TaskActionError};
 use crate::queue::store::StoreError;
 use crate::task::limits::{KEY_SCOPES_MAX, WAIT_MAX};
@@ -59,6 +60,7 @@ fn every_field_that_is_read_is_declared_and_no_other() {
         ("RetryOverrides", &RETRY_FIELDS),
         ("DeadLetterFilter", &dlq::FILTER_FIELDS),
         ("NewKey", &api_keys::KEY_FIELDS),
+        ("NewCredential", &CREDENTIAL_KEYS.iter().map(|(key, _)| *key).collect::<Vec<_>>()),
         ("HttpRequest", &http::FIELDS.split(", ").collect::<Vec<_>>()),
     ] {
         assert_eq!(keys(&declared(schema)), read.iter().copied().collect(), "{schema}");
@@ -203,6 +205,51 @@ fn new_keys_are_those_of_the_code() {
     ] {
         assert_eq!(api_keys::read(&key.to_string(), noon()).is_ok(), fits, "{key}");
         assert_eq!(validator("/components/schemas/NewKey").is_valid(&key), fits, "{key}");
+    }
+}
+
+#[test]
+fn a_credential_is_taken_by_the_document_as_by_the_code() {
+    for (credential, fits) in [
+        (json!({"kind": "bearer", "token": "a"}), true),
+        (
+            json!({"kind": "bearer", "token": "a", "hosts": ["a.example"], "also": ["b"], "allow_plain_http": true}),
+            true,
+        ),
+        (json!({"kind": "bearer", "token": null}), false),
+        (json!({"kind": "bearer"}), false),
+        (json!({"token": "a"}), false),
+        (json!({"kind": "beaer", "token": "a"}), false),
+        (json!({"kind": "bearer", "token": "a", "username": "me"}), false),
+        (json!({"kind": "bearer", "token": "a", "tokn": "b"}), false),
+        (json!({"kind": "bearer", "token": ""}), false),
+        (json!({"kind": "basic", "username": "me", "password": "a"}), true),
+        (json!({"kind": "basic", "username": "me"}), false),
+        (json!({"kind": "header", "name": "x-key", "value": "a"}), true),
+        (
+            json!({
+                "kind": "oauth2_client_credentials", "token_url": "https://a.example/t", "client_id": "me",
+                "client_secret": "a", "client_auth": "client_secret_post", "scopes": ["a"], "audience": "b",
+            }),
+            true,
+        ),
+        (
+            json!({
+                "kind": "oauth2_client_credentials", "token_url": "https://a.example/t", "client_id": "me",
+                "client_auth": "private_key_jwt", "private_key": "a", "key_id": "k",
+            }),
+            true,
+        ),
+        (json!({"kind": "oauth2_client_credentials", "client_id": "me", "client_secret": "a"}), false),
+        (json!({"kind": "service_account", "key": "{}", "scopes": ["a"]}), true),
+        (json!({"kind": "mtls", "certificate": "a", "private_key": "b"}), true),
+        (json!({"kind": "mtls", "certificate": "a"}), false),
+        (json!({"kind": "standard_webhooks", "secrets": ["a"]}), true),
+        (json!({"kind": "standard_webhooks", "secrets": []}), false),
+        (json!([]), false),
+    ] {
+        assert_eq!(credentials::read(&credential.to_string()).is_ok(), fits, "{credential}");
+        assert_eq!(validator("/components/schemas/NewCredential").is_valid(&credential), fits, "{credential}");
     }
 }
 

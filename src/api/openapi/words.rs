@@ -53,6 +53,10 @@ component!(
     QueueName = name("The name of a queue.").examples([json!("default")])
 );
 component!(
+    /// The name of a credential.
+    CredentialName = name("The name of a credential.").examples([json!("billing")])
+);
+component!(
     /// The name of a task type.
     TaskType = name("What runs a task.").examples([json!("http_request")])
 );

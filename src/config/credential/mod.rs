@@ -6,6 +6,7 @@
 //!
 //! [`Config`]: super::Config
 
+mod given;
 mod read;
 
 use std::fmt;
@@ -15,11 +16,13 @@ use url::Url;
 
 use super::host_pattern::HostPattern;
 use super::raw::Scalar;
+use super::secret::Secret;
 use super::value::path;
 use crate::task::CredentialName;
 
+pub use given::credential_given;
 pub(super) use read::{credentials, reference};
-pub use read::{is_this_machine, token_url};
+pub use read::{faults_of_company, is_this_machine, token_url};
 
 /// One credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,18 +123,23 @@ pub enum Wanted {
 }
 
 /// A value that is no secret, as `config show` writes it.
-pub(super) enum Plain<'a> {
+#[derive(Debug, Clone, Copy)]
+pub enum Plain<'a> {
+    /// One.
     Text(&'a str),
+    /// A list of them.
     List(&'a [String]),
 }
 
 /// Where a secret is found.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretRef {
     /// In a variable of the environment.
     Env(String),
     /// In a file; a line break at its end is none of the secret's.
     File(PathBuf),
+    /// Here: it was given with the credential, by the API. Never in the configuration.
+    Given(Secret),
 }
 
 /// A kind as `kind:` names it, before its keys are read.
@@ -156,6 +164,9 @@ const WORDS: [(&str, Kind); 7] = [
     ("mtls", Kind::Mtls),
     ("standard_webhooks", Kind::StandardWebhooks),
 ];
+/// The words of `kind:`.
+pub const KINDS: [&str; 7] =
+    ["bearer", "basic", "header", "oauth2_client_credentials", "service_account", "mtls", "standard_webhooks"];
 /// How a client may show who it is.
 const CLIENT_AUTH: [(&str, HowShown); 3] = [
     ("client_secret_basic", HowShown::Basic),
@@ -173,8 +184,8 @@ enum HowShown {
 /// The keys of every kind.
 const OF_ALL: [&str; 4] = ["kind", "hosts", "allow_plain_http", "also"];
 
-/// Every key of a credential, and what editors say about it.
-pub(super) const DESCRIBED: &[(&str, &str)] = &[
+/// Every key of a credential, and what is said about it.
+pub const DESCRIBED: &[(&str, &str)] = &[
     (
         "kind",
         "What the credential is: bearer, basic, header, oauth2_client_credentials, service_account, mtls or \
@@ -194,11 +205,11 @@ pub(super) const DESCRIBED: &[(&str, &str)] = &[
         "The names of credentials that go along with this one, such as a signature beside a token. Each goes to its own \
          hosts only.",
     ),
-    ("token", "bearer: where the token is found, env:NAME or file:PATH."),
+    ("token", "bearer: the token."),
     ("username", "basic: the user."),
-    ("password", "basic: where the password is found, env:NAME or file:PATH."),
+    ("password", "basic: the password."),
     ("name", "header: the header's name, such as X-Api-Key."),
-    ("value", "header: where the header's value is found, env:NAME or file:PATH."),
+    ("value", "header: the header's value."),
     ("token_url", "oauth2_client_credentials: the URL where tokens are issued."),
     ("client_id", "oauth2_client_credentials: who we are to the issuer."),
     (
@@ -206,21 +217,17 @@ pub(super) const DESCRIBED: &[(&str, &str)] = &[
         "oauth2_client_credentials: how we show it, client_secret_basic (the default), client_secret_post or \
          private_key_jwt.",
     ),
-    ("client_secret", "oauth2_client_credentials: where the client's secret is found, env:NAME or file:PATH."),
+    ("client_secret", "oauth2_client_credentials: the client's secret."),
     (
         "private_key",
-        "oauth2_client_credentials with private_key_jwt: where the client's key is found, env:NAME or file:PATH; RSA, \
-         P-256 or Ed25519, in PEM. mtls: where the certificate's key is found.",
+        "oauth2_client_credentials with private_key_jwt: the client's key; RSA, P-256 or Ed25519, in PEM. mtls: the \
+         certificate's key.",
     ),
-    (
-        "certificate",
-        "mtls: where the client certificate is found, env:NAME or file:PATH; in PEM, with those between it and its CA \
-         after it.",
-    ),
+    ("certificate", "mtls: the client certificate, in PEM, with those between it and its CA after it."),
     (
         "secrets",
-        "standard_webhooks: where the secrets are found that sign, a list of env:NAME or file:PATH; whsec_ and base64 \
-         (HMAC-SHA256) or whsk_ and base64 (Ed25519). All of them sign: two are for the change from one to the other.",
+        "standard_webhooks: the secrets that sign, a list; whsec_ and base64 (HMAC-SHA256) or whsk_ and base64 \
+         (Ed25519). All of them sign: two are for the change from one to the other.",
     ),
     ("key_id", "oauth2_client_credentials with private_key_jwt: which key it is, for the issuer."),
     (
@@ -233,7 +240,7 @@ pub(super) const DESCRIBED: &[(&str, &str)] = &[
         "oauth2_client_credentials: whom the tokens are for, where the issuer wants to know. service_account: whom the \
          ID tokens are for; none: the origin of each target.",
     ),
-    ("key", "service_account: where the key file (JSON, as Google makes it) is found, env:NAME or file:PATH."),
+    ("key", "service_account: the content of the key file (JSON, as Google makes it)."),
 ];
 
 impl Kind {
@@ -308,7 +315,7 @@ impl CredentialKind {
     }
 
     /// Its plain values, each with its key.
-    pub(super) fn plain(&self) -> Vec<(&'static str, Plain<'_>)> {
+    pub fn plain(&self) -> Vec<(&'static str, Plain<'_>)> {
         match self {
             Self::Bearer { .. } | Self::Mtls { .. } | Self::StandardWebhooks { .. } => Vec::new(),
             Self::Basic { username, .. } => vec![("username", Plain::Text(username))],
@@ -365,6 +372,7 @@ impl fmt::Display for SecretRef {
         match self {
             Self::Env(name) => write!(f, "env:{name}"),
             Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Given(_) => f.write_str("what was given"),
         }
     }
 }

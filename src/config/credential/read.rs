@@ -11,11 +11,12 @@ use super::{
 use crate::config::fault::{ConfigFaults, child};
 use crate::config::host_pattern::HostPattern;
 use crate::config::raw::Scalar;
+use crate::config::secret::Secret;
 use crate::config::section::Section;
 use crate::config::value::{truth, word};
 use crate::task::limits::{
     CREDENTIAL_ALSO_MAX, CREDENTIAL_HOSTS_MAX, CREDENTIAL_SCOPES_MAX, CREDENTIAL_SECRETS_MAX, CREDENTIAL_TEXT_LEN_MAX,
-    CREDENTIALS_MAX, TARGET_URL_LEN_MAX,
+    CREDENTIALS_MAX, SECRET_BYTES_MAX, TARGET_URL_LEN_MAX,
 };
 use crate::task::reserved::is_reserved;
 use crate::task::{CredentialName, name::NameError};
@@ -38,38 +39,41 @@ pub(in crate::config) fn credentials(
     for key in at.keys() {
         let entry = at.at(key);
         match CredentialName::parse(key) {
-            Ok(name) => credentials.extend(credential(&entry, faults).map(|credential| (name, credential))),
+            Ok(name) => {
+                let read = credential(&entry, Secrets::Referred, faults);
+                credentials.extend(read.map(|credential| (name, credential)));
+            }
             Err(error) => faults.push(&entry.origin, entry.path.as_str(), no_name(&error)),
         }
     }
     for (name, credential) in &credentials {
         let entry = at.at(name.as_str());
-        for fault in company(credential, &credentials, |also| at.has(also.as_str())) {
+        // One that is faulty itself is there: one fault is told once.
+        let sound = |also: &&CredentialName| credentials.contains_key(*also) || !at.has(also.as_str());
+        let also: Vec<_> = credential.also.iter().filter(sound).cloned().collect();
+        let credential = CredentialConfig { also, ..credential.clone() };
+        for fault in faults_of_company(&credential, |also| credentials.get(also).cloned()) {
             faults.push(entry.origin_of("also"), child(&entry.path, "also"), fault);
         }
     }
     credentials
 }
 
-/// What is wrong with those that are to go along with a credential. One that is faulty itself (`is_written`) is there:
-/// one fault is told once.
-fn company(
+/// What is wrong with those that are to go along with a credential.
+pub fn faults_of_company(
     credential: &CredentialConfig,
-    all: &BTreeMap<CredentialName, CredentialConfig>,
-    is_written: impl Fn(&CredentialName) -> bool,
+    find: impl Fn(&CredentialName) -> Option<CredentialConfig>,
 ) -> Vec<String> {
-    let (mut faults, mut taken) = (Vec::new(), vec![credential.kind.sets()]);
+    let (mut faults, mut taken) = (Vec::new(), vec![credential.kind.sets().to_owned()]);
     for also in &credential.also {
-        let Some(other) = all.get(also) else {
-            if !is_written(also) {
-                faults.push(format!("there is no credential `{also}`"));
-            }
+        let Some(other) = find(also) else {
+            faults.push(format!("there is no credential `{also}`"));
             continue;
         };
         if !other.also.is_empty() {
             faults.push(format!("`{also}` takes others along itself; name them here instead"));
         }
-        let sets = other.kind.sets();
+        let sets = other.kind.sets().to_owned();
         if taken.contains(&sets) {
             faults.push(format!("`{also}` sets {sets}, and that is set already"));
         }
@@ -87,7 +91,29 @@ pub(in crate::config) fn reference(scalar: &Scalar) -> Result<CredentialName, St
     CredentialName::parse(&scalar.text).map_err(|error| format!("the name of a credential ({error})"))
 }
 
-fn credential(at: &Section<'_>, faults: &mut ConfigFaults) -> Option<CredentialConfig> {
+/// What stands where a secret is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrets {
+    /// Where it is found.
+    Referred,
+    /// The secret itself.
+    Given,
+}
+
+impl Secrets {
+    fn read(self, text: &str) -> Result<SecretRef, String> {
+        match self {
+            Self::Referred => SecretRef::parse(text),
+            Self::Given if text.is_empty() || text.len() > SECRET_BYTES_MAX => {
+                Err(format!("the secret itself, 1 to {SECRET_BYTES_MAX} bytes"))
+            }
+            Self::Given => Ok(SecretRef::Given(Secret::new(text.to_owned()))),
+        }
+    }
+}
+
+/// Reads one.
+pub(super) fn credential(at: &Section<'_>, secrets: Secrets, faults: &mut ConfigFaults) -> Option<CredentialConfig> {
     let hosts = at.list("hosts", CREDENTIAL_HOSTS_MAX, |scalar| HostPattern::parse(&scalar.text), faults);
     let allow_plain_http = at.get("allow_plain_http", false, truth, faults);
     let also = at.list("also", CREDENTIAL_ALSO_MAX, reference, faults);
@@ -96,13 +122,14 @@ fn credential(at: &Section<'_>, faults: &mut ConfigFaults) -> Option<CredentialC
         faults.push(&at.origin, child(&at.path, "kind"), format!("is required: one of {known}"));
     }
     let kind = at.get("kind", None, |scalar| word(&WORDS)(scalar).map(Some), faults)?;
-    let kind = Reading { at, faults, allow_plain_http }.kind(kind)?;
+    let kind = Reading { at, secrets, faults, allow_plain_http }.kind(kind)?;
     Some(CredentialConfig { hosts, allow_plain_http, also, kind })
 }
 
 /// One credential, whose kind is known, being read.
 struct Reading<'r, 'a> {
     at: &'r Section<'a>,
+    secrets: Secrets,
     faults: &'r mut ConfigFaults,
     allow_plain_http: bool,
 }
@@ -129,7 +156,7 @@ impl Reading<'_, '_> {
                 let (certificate, key) = (self.secret("certificate"), self.secret("private_key"));
                 CredentialKind::Mtls { certificate: certificate?, key: key? }
             }
-            Kind::StandardWebhooks => CredentialKind::StandardWebhooks { secrets: self.secrets()? },
+            Kind::StandardWebhooks => CredentialKind::StandardWebhooks { secrets: self.signing()? },
         })
     }
 
@@ -200,9 +227,10 @@ impl Reading<'_, '_> {
     }
 
     /// The list of `secrets`; one at least.
-    fn secrets(&mut self) -> Option<Vec<SecretRef>> {
+    fn signing(&mut self) -> Option<Vec<SecretRef>> {
         let known = self.faults.count();
-        let parse = |scalar: &Scalar| SecretRef::parse(&scalar.text);
+        let how = self.secrets;
+        let parse = |scalar: &Scalar| how.read(&scalar.text);
         let secrets = self.at.hidden_list("secrets", CREDENTIAL_SECRETS_MAX, parse, self.faults);
         if secrets.is_empty() && self.faults.count() == known {
             self.missing("secrets");
@@ -214,7 +242,8 @@ impl Reading<'_, '_> {
         if !self.at.has(key) {
             self.missing(key);
         }
-        self.at.hidden(key, |scalar| SecretRef::parse(&scalar.text), self.faults)
+        let how = self.secrets;
+        self.at.hidden(key, |scalar| how.read(&scalar.text), self.faults)
     }
 }
 

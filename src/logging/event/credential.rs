@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tracing::{debug, trace, warn};
+use tracing::{debug, error, info, trace, warn};
 
 use super::{Fact, ms};
 use crate::logging::metrics::{CredentialLabels, FetchLabels, Metrics};
@@ -59,4 +59,70 @@ impl Fact for TokenLent {
             metrics.token_cache_hits.get_or_create(&CredentialLabels { credential: (&self.credential).into() }).inc();
         }
     }
+}
+
+/// A credential was given by the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialPut {
+    /// Its name.
+    pub credential: CredentialName,
+    /// What it is.
+    pub kind: &'static str,
+    /// Whether there was another of its name.
+    pub replaced: bool,
+    /// Who gave it.
+    pub by: String,
+}
+
+impl Fact for CredentialPut {
+    fn log(&self) {
+        let Self { credential, kind, replaced, by } = self;
+        info!(
+            event = "credential_put",
+            credential = credential.as_str(),
+            kind,
+            replaced,
+            by = by.as_str(),
+            "credential kept"
+        );
+    }
+
+    fn count(&self, _: &Metrics) {}
+}
+
+/// A credential was removed by the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialRemoved {
+    /// Its name.
+    pub credential: CredentialName,
+    /// Who removed it.
+    pub by: String,
+}
+
+impl Fact for CredentialRemoved {
+    fn log(&self) {
+        let (credential, by) = (self.credential.as_str(), self.by.as_str());
+        info!(event = "credential_removed", credential, by, "credential removed");
+    }
+
+    fn count(&self, _: &Metrics) {}
+}
+
+/// A credential that is kept cannot be used: tasks that name it wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialUnreadable {
+    /// Which, and why not.
+    pub what: String,
+}
+
+impl Fact for CredentialUnreadable {
+    fn log(&self) {
+        error!(
+            event = "credential_unreadable",
+            what = self.what.as_str(),
+            "a credential cannot be used; give it again"
+        );
+    }
+
+    fn count(&self, _: &Metrics) {}
 }

@@ -228,7 +228,7 @@ fn token_events() -> Vec<(Event, &'static str, &'static str, &'static [&'static 
     let credential = CredentialName::parse("billing").unwrap();
     let fetched = TokenFetched { credential: credential.clone(), result: "ok", took: Duration::ZERO, error: None };
     let failed = TokenFetched { result: "refused", error: Some("the issuer said no".to_owned()), ..fetched.clone() };
-    let lent = TokenLent { credential, was_there: true, waited: Duration::from_millis(250) };
+    let lent = TokenLent { credential: credential.clone(), was_there: true, waited: Duration::from_millis(250) };
     let ok: &[&str] = &["sendoff_token_fetches_total{credential=\"billing\",result=\"ok\"} 1"];
     let refused: &[&str] = &["sendoff_token_fetches_total{credential=\"billing\",result=\"refused\"} 1"];
     let hit: &[&str] = &[
@@ -236,7 +236,14 @@ fn token_events() -> Vec<(Event, &'static str, &'static str, &'static [&'static 
         "sendoff_token_wait_seconds_sum 0.25",
         "sendoff_token_wait_seconds_count 1",
     ];
+    let put =
+        CredentialPut { credential: credential.clone(), kind: "bearer", replaced: false, by: "admin000".to_owned() };
+    let removed = CredentialRemoved { credential: credential.clone(), by: "admin000".to_owned() };
+    let unreadable = CredentialUnreadable { what: "credential x: y".to_owned() };
     vec![
+        (put.into(), "credential_put", "INFO", &[]),
+        (removed.into(), "credential_removed", "INFO", &[]),
+        (unreadable.into(), "credential_unreadable", "ERROR", &[]),
         (fetched.into(), "token_fetched", "DEBUG", ok),
         (failed.into(), "token_fetched", "WARN", refused),
         (lent.clone().into(), "token_lent", "TRACE", hit),

@@ -18,6 +18,7 @@ use crate::queue::store::{
     UniqueId, digest,
 };
 use crate::security::api_key::KeyRecord;
+use crate::security::credential::sealed::SealedCredential;
 use crate::task::{LaneName, Priority, QueueName, RetryOverrides, TaskKey, TaskRef, TaskSpec, TaskType, WallMs, When};
 
 /// A memory store whose commits each wait for a permit.
@@ -60,6 +61,10 @@ impl Store for Gated {
 
     fn api_keys(&self) -> Later<'_, Result<Vec<Result<KeyRecord, Damage>>, StoreError>> {
         self.inner.api_keys()
+    }
+
+    fn credentials(&self) -> Later<'_, Result<Vec<Result<SealedCredential, Damage>>, StoreError>> {
+        self.inner.credentials()
     }
 
     fn pressure(&self) -> Pressure {

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use crate::security::api_key::KeyRecord;
+use crate::security::credential::sealed::SealedCredential;
 use crate::task::header::NameId;
-use crate::task::{Attempt, Body, Header, Status, TaskKey, WallMs};
+use crate::task::{Attempt, Body, CredentialName, Header, Status, TaskKey, WallMs};
 
 use super::IdRange;
 
@@ -77,6 +78,10 @@ pub(super) enum ChangeKind {
     KeyUsed(Box<KeyRecord>),
     /// An API key is void.
     KeyRevoked(Arc<str>),
+    /// A credential is kept, in the place of another of its name.
+    CredentialPut(Box<SealedCredential>),
+    /// A credential is gone.
+    CredentialRemoved(CredentialName),
 }
 
 impl Change {
@@ -166,6 +171,16 @@ impl Change {
     /// An API key is revoked: nothing of it stays.
     pub fn key_revoked(id: Arc<str>) -> Self {
         Self(ChangeKind::KeyRevoked(id))
+    }
+
+    /// A credential is kept, in the place of another of its name.
+    pub fn credential_put(credential: SealedCredential) -> Self {
+        Self(ChangeKind::CredentialPut(Box::new(credential)))
+    }
+
+    /// A credential is removed: nothing of it stays.
+    pub fn credential_removed(name: CredentialName) -> Self {
+        Self(ChangeKind::CredentialRemoved(name))
     }
 
     fn moved(old: &Header, new: Header, attempt: Option<Attempt>) -> Self {

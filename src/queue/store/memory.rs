@@ -8,9 +8,12 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::security::api_key::KeyRecord;
+use crate::security::credential::sealed::SealedCredential;
 use crate::task::header::NameId;
 use crate::task::limits::{ATTEMPTS_KEPT_FIRST, ATTEMPTS_KEPT_LAST};
-use crate::task::{Attempt, Body, Header, IdTail, LaneName, QueueName, Status, TaskKey, TaskRef, WallMs};
+use crate::task::{
+    Attempt, Body, CredentialName, Header, IdTail, LaneName, QueueName, Status, TaskKey, TaskRef, WallMs,
+};
 
 use super::change::ChangeKind;
 use super::{
@@ -68,6 +71,7 @@ struct State {
     names: BTreeMap<(NameKind, NameId), Arc<str>>,
     paused: BTreeSet<NameId>,
     api_keys: BTreeMap<Arc<str>, KeyRecord>,
+    credentials: BTreeMap<CredentialName, SealedCredential>,
 }
 
 impl MemoryStore {
@@ -203,6 +207,10 @@ impl Store for MemoryStore {
         ready(self.read(|state| Ok(state.api_keys.values().cloned().map(Ok).collect())))
     }
 
+    fn credentials(&self) -> Later<'_, Result<Vec<Result<SealedCredential, Damage>>, StoreError>> {
+        ready(self.read(|state| Ok(state.credentials.values().cloned().map(Ok).collect())))
+    }
+
     fn pressure(&self) -> Pressure {
         self.lock().pressure
     }
@@ -264,7 +272,9 @@ impl State {
             | ChangeKind::Forget { .. }
             | ChangeKind::KeyCreated(_)
             | ChangeKind::KeyUsed(_)
-            | ChangeKind::KeyRevoked(_) => None,
+            | ChangeKind::KeyRevoked(_)
+            | ChangeKind::CredentialPut(_)
+            | ChangeKind::CredentialRemoved(_) => None,
         }
     }
 
@@ -283,7 +293,9 @@ impl State {
                 | ChangeKind::Forget { .. }
                 | ChangeKind::KeyCreated(_)
                 | ChangeKind::KeyUsed(_)
-                | ChangeKind::KeyRevoked(_) => continue,
+                | ChangeKind::KeyRevoked(_)
+                | ChangeKind::CredentialPut(_)
+                | ChangeKind::CredentialRemoved(_) => continue,
             };
             let is = epochs.get(&key).copied().unwrap_or_else(|| stored(&key));
             if let (Some(expected), true) = (expected, is != expected) {
@@ -314,6 +326,8 @@ impl State {
                 }
             }
             ChangeKind::KeyRevoked(id) => drop(self.api_keys.remove(&id)),
+            ChangeKind::CredentialPut(new) => drop(self.credentials.insert(new.name.clone(), *new)),
+            ChangeKind::CredentialRemoved(name) => drop(self.credentials.remove(&name)),
         }
     }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::security::api_key::KeyRecord;
+use crate::security::credential::sealed::SealedCredential;
 use crate::security::scope::QueueGlobs;
 use crate::task::id::TaskRef;
 use crate::task::name::LabelName;
@@ -57,6 +58,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every API key, by id; of a damaged one what is wrong with it.
     fn api_keys(&self) -> Later<'_, Result<Vec<Result<KeyRecord, Damage>>, StoreError>>;
+
+    /// All credentials that are kept, by name; of a damaged one, what is wrong with it.
+    fn credentials(&self) -> Later<'_, Result<Vec<Result<SealedCredential, Damage>>, StoreError>>;
 
     /// How full the disk is.
     fn pressure(&self) -> Pressure;

@@ -7,8 +7,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
 use serde_json::json;
 
-use super::secret::Secret;
 use crate::clock::{Chance, Now};
+use crate::config::Secret;
 
 /// A key that signs assertions.
 pub(super) struct SigningKey {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     fn pem(algorithm: &'static rcgen::SignatureAlgorithm) -> Secret {
-        Secret::of(&rcgen::KeyPair::generate_for(algorithm).unwrap().serialize_pem())
+        Secret::new(rcgen::KeyPair::generate_for(algorithm).unwrap().serialize_pem())
     }
 
     #[test]
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn what_cannot_sign_is_refused_and_not_shown() {
-        for bad in [Secret::of("hunter2"), pem(&rcgen::PKCS_ECDSA_P384_SHA384)] {
+        for bad in [Secret::new("hunter2".to_owned()), pem(&rcgen::PKCS_ECDSA_P384_SHA384)] {
             let error = SigningKey::parse(&bad, None).unwrap_err();
             assert!(error.starts_with("expected a private key in PEM") && !error.contains("hunter2"), "{error}");
         }

@@ -16,8 +16,8 @@ use serde_json::json;
 use super::assertion::{Lifetime, SigningKey, unique};
 use super::fixed::sensitive;
 use super::issuer::Outside;
-use super::secret::Secret;
 use super::token::{FetchError, FetchFault, Issued};
+use crate::config::Secret;
 use crate::config::{ClientAuth, ClientCredentials};
 use crate::task::limits::ASSERTION_LIFE;
 

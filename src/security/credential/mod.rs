@@ -11,8 +11,10 @@ mod cache;
 mod client_credentials;
 mod fixed;
 mod issuer;
+pub mod sealed;
 mod secret;
 mod service_account;
+mod stored;
 mod token;
 mod token_source;
 mod webhook;
@@ -29,14 +31,15 @@ use url::Url;
 use self::client_credentials::Grant;
 use self::fixed::Fixed;
 pub use self::issuer::Outside;
-use self::secret::Secret;
 pub use self::secret::SecretError;
 use self::service_account::Account;
+use self::stored::Stored;
+pub use self::stored::{KeptIn, NewCredential, Seen};
 pub use self::token_source::{LentToken, Unavailable};
 use self::token_source::{Tokens, Wish};
 use self::webhook::Signer;
 use crate::clock::Now;
-use crate::config::{Config, CredentialConfig, CredentialKind, is_this_machine};
+use crate::config::{Config, CredentialConfig, CredentialKind, Secret, is_this_machine};
 use crate::security::http_client::ClientIdentity;
 use crate::task::{CredentialName, QueueName};
 
@@ -78,6 +81,14 @@ pub enum Refused {
         name: CredentialName,
         /// The known name most like it, if one is like it.
         nearest: Option<CredentialName>,
+    },
+    /// It is kept, and cannot be used.
+    #[error("the credential `{name}` cannot be used: {why}")]
+    Unreadable {
+        /// The credential.
+        name: CredentialName,
+        /// Why not.
+        why: String,
     },
     /// It is for other hosts.
     #[error("the credential `{name}` may not go to {host}; name it in credentials.{name}.hosts of the configuration")]
@@ -158,10 +169,12 @@ pub struct Call<'a> {
     pub fresh: bool,
 }
 
-/// All credentials of one configuration.
-#[derive(Debug, Default)]
+/// All credentials: those of one configuration, and those that are kept in the store.
+#[derive(Debug, Clone, Default)]
 struct Set {
     by_name: BTreeMap<CredentialName, Arc<Credential>>,
+    /// What the configuration names goes before what is kept under the same name.
+    stored: Arc<BTreeMap<CredentialName, Stored>>,
     of_queues: BTreeMap<QueueName, Option<CredentialName>>,
     of_others: Option<CredentialName>,
 }
@@ -196,9 +209,11 @@ impl Credentials {
         Ok(NextCredentials { next: Arc::new(next), other_secrets })
     }
 
-    /// Puts other credentials in force.
+    /// Puts the credentials of another configuration in force. Those that are kept in the store stay.
     pub fn replace(&self, next: NextCredentials) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next.next;
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let NextCredentials { next, .. } = next;
+        *current = Arc::new(Set { stored: Arc::clone(&current.stored), ..(*next).clone() });
     }
 
     /// The credential that holds for a task of this queue: its own, or its queue's.
@@ -234,6 +249,7 @@ impl Set {
     fn build(config: &Config, before: &Self) -> Result<(Self, Vec<CredentialName>), CredentialError> {
         let mut set = Self {
             by_name: BTreeMap::new(),
+            stored: Arc::default(),
             of_queues: config.queues.iter().map(|(name, queue)| (name.clone(), queue.auth.clone())).collect(),
             of_others: config.queue_defaults.auth.clone(),
         };
@@ -263,8 +279,12 @@ impl Set {
     }
 
     fn allowed(&self, name: &CredentialName, url: &Url) -> Result<Arc<Credential>, Refused> {
-        let Some(credential) = self.by_name.get(name) else {
-            return Err(Refused::Unknown { name: name.clone(), nearest: self.nearest(name) });
+        let credential = match (self.by_name.get(name), self.stored.get(name)) {
+            (Some(credential), _) | (None, Some(Stored { is: Ok(credential), .. })) => credential,
+            (None, Some(Stored { is: Err(why), .. })) => {
+                return Err(Refused::Unreadable { name: name.clone(), why: why.clone() });
+            }
+            (None, None) => return Err(Refused::Unknown { name: name.clone(), nearest: self.nearest(name) }),
         };
         let (name, host) = (name.clone(), || place(url));
         if !credential.config.hosts.iter().any(|pattern| pattern.admits(url)) {
@@ -283,7 +303,7 @@ impl Set {
     fn nearest(&self, given: &CredentialName) -> Option<CredentialName> {
         let distance = |known: &&CredentialName| strsim::damerau_levenshtein(known.as_str(), given.as_str());
         let near_enough = |known: &&CredentialName| distance(known) <= (given.as_str().len() / 3).max(1);
-        self.by_name.keys().filter(near_enough).min_by_key(distance).cloned()
+        self.by_name.keys().chain(self.stored.keys()).filter(near_enough).min_by_key(distance).cloned()
     }
 }
 
@@ -301,7 +321,7 @@ struct Secrets<'a> {
 
 impl<'a> Secrets<'a> {
     fn read(of: &'a CredentialName, config: &CredentialConfig) -> Result<Self, CredentialError> {
-        let read = |(key, at)| match Secret::read(at) {
+        let read = |(key, at)| match secret::read(at) {
             Ok(secret) => Ok((key, secret)),
             Err(error) => Err(CredentialError { name: of.clone(), key, why: error.to_string() }),
         };

@@ -1,16 +1,11 @@
-//! Secrets of credentials: read from where the configuration says they are, shown to nobody.
+//! Secrets of credentials, read from where they are.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::config::{SecretRef, variable};
+use crate::config::{Secret, SecretRef, variable};
 use crate::task::limits::SECRET_BYTES_MAX;
-
-/// A secret. It has no `Display`, and its `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Secret(String);
 
 /// Why a secret could not be read. Never what was read.
 #[derive(Debug, thiserror::Error)]
@@ -37,44 +32,22 @@ pub enum SecretError {
     NotUtf8(SecretRef),
 }
 
-impl Secret {
-    /// Reads a secret; line breaks at its end are not part of it.
-    pub(super) fn read(at: &SecretRef) -> Result<Self, SecretError> {
-        let text = match at {
-            SecretRef::Env(name) => variable(name).ok_or_else(|| SecretError::NoVariable(name.clone()))?,
-            SecretRef::File(path) => {
-                let bytes = read_file(path).map_err(|source| SecretError::File { path: path.clone(), source })?;
-                // What is not text is dropped here: the error of the conversion would carry it along.
-                String::from_utf8(bytes).ok().ok_or_else(|| SecretError::NotUtf8(at.clone()))?
-            }
-        };
-        if text.len() > SECRET_BYTES_MAX {
-            return Err(SecretError::TooLarge(at.clone()));
+/// Reads a secret; line breaks at its end are not part of it.
+pub(super) fn read(at: &SecretRef) -> Result<Secret, SecretError> {
+    let text = match at {
+        SecretRef::Given(secret) => return Ok(secret.clone()),
+        SecretRef::Env(name) => variable(name).ok_or_else(|| SecretError::NoVariable(name.clone()))?,
+        SecretRef::File(path) => {
+            let bytes = read_file(path).map_err(|source| SecretError::File { path: path.clone(), source })?;
+            // What is not text is dropped here: the error of the conversion would carry it along.
+            String::from_utf8(bytes).ok().ok_or_else(|| SecretError::NotUtf8(at.clone()))?
         }
-        let text = text.trim_end_matches(['\n', '\r']);
-        if text.is_empty() { Err(SecretError::Empty(at.clone())) } else { Ok(Self(text.to_owned())) }
+    };
+    if text.len() > SECRET_BYTES_MAX {
+        return Err(SecretError::TooLarge(at.clone()));
     }
-
-    /// A secret that was part of another.
-    pub(super) fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The secret itself, for what is made of it.
-    pub(super) fn expose(&self) -> &str {
-        &self.0
-    }
-
-    #[cfg(test)]
-    pub(super) fn of(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
+    let text = text.trim_end_matches(['\n', '\r']);
+    if text.is_empty() { Err(SecretError::Empty(at.clone())) } else { Ok(Secret::new(text.to_owned())) }
 }
 
 /// One byte more than a secret may have, at most.
@@ -97,7 +70,7 @@ mod tests {
 
     fn read(content: &[u8]) -> Result<String, SecretError> {
         let (_dir, at) = file(content);
-        Secret::read(&at).map(|secret| secret.expose().to_owned())
+        super::read(&at).map(|secret| secret.expose().to_owned())
     }
 
     #[test]
@@ -112,11 +85,11 @@ mod tests {
     fn what_is_no_secret_is_told_without_what_was_there() {
         assert!(matches!(read(b"\n"), Err(SecretError::Empty(_))));
         assert!(matches!(read(b"hunter2\xff"), Err(SecretError::NotUtf8(_))));
-        assert!(matches!(Secret::read(&SecretRef::File("no/such".into())), Err(SecretError::File { .. })));
-        let missing = Secret::read(&SecretRef::Env("SENDOFF_TEST_NO_SUCH_VARIABLE".to_owned()));
+        assert!(matches!(super::read(&SecretRef::File("no/such".into())), Err(SecretError::File { .. })));
+        let missing = super::read(&SecretRef::Env("SENDOFF_TEST_NO_SUCH_VARIABLE".to_owned()));
         assert!(matches!(missing, Err(SecretError::NoVariable(_))));
         assert!(read(&b"x".repeat(SECRET_BYTES_MAX)).is_ok());
         assert!(matches!(read(&b"x".repeat(SECRET_BYTES_MAX + 1)), Err(SecretError::TooLarge(_))));
-        assert_eq!(format!("{:?}", Secret::of("hunter2")), "Secret(…)");
+        assert_eq!(format!("{:?}", Secret::new("hunter2".to_owned())), "Secret(…)");
     }
 }

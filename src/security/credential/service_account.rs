@@ -14,9 +14,9 @@ use url::{Url, form_urlencoded};
 use super::assertion::{Lifetime, SigningKey};
 use super::client_credentials::{issued, no_token};
 use super::issuer::Outside;
-use super::secret::Secret;
 use super::token::{FetchError, FetchFault, Issued};
 use crate::clock::Now;
+use crate::config::Secret;
 use crate::config::{Wanted, token_url};
 use crate::task::limits::ASSERTION_LIFE;
 
@@ -153,7 +153,7 @@ mod tests {
             "client_email": "me@p.example", "token_uri": "https://issuer.example/token",
         });
         change(&mut file);
-        Secret::of(&file.to_string())
+        Secret::new(file.to_string())
     }
 
     #[test]
@@ -161,7 +161,7 @@ mod tests {
         let wanted = Wanted::Audience(None);
         assert!(Account::new(&file(|_| {}), &wanted, false).is_ok());
         for (bad, told) in [
-            (Secret::of("hunter2"), "expected a key file"),
+            (Secret::new("hunter2".to_owned()), "expected a key file"),
             (file(|file| file["type"] = json!("hunter2")), "its type is another"),
             (file(|file| file["private_key"] = json!("hunter2")), "private_key: expected a private key"),
             (file(|file| file["token_uri"] = json!("http://hunter2.example/")), "token_uri: expected an https URL"),

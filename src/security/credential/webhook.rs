@@ -11,7 +11,7 @@ use http::header::{HeaderName, HeaderValue};
 
 use super::Call;
 use super::fixed::sensitive;
-use super::secret::Secret;
+use crate::config::Secret;
 use crate::task::limits::{WEBHOOK_SECRET_BYTES_MAX, WEBHOOK_SECRET_BYTES_MIN};
 
 const ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -95,7 +95,7 @@ mod tests {
     use bytes::Bytes;
 
     fn signer(secrets: &[&str]) -> Result<Signer, String> {
-        let secrets: Vec<Secret> = secrets.iter().map(|secret| Secret::of(secret)).collect();
+        let secrets: Vec<Secret> = secrets.iter().map(|secret| Secret::new((*secret).to_owned())).collect();
         Signer::new(&secrets.iter().collect::<Vec<_>>())
     }
 

@@ -24,6 +24,7 @@ use sendoff::queue::store::{
     Recovery, Row, Store, StoreError, TaskRecord, UniqueId, digest,
 };
 use sendoff::security::api_key::KeyRecord;
+use sendoff::security::credential::sealed::SealedCredential;
 use sendoff::task::{
     LaneName, Outcome, Priority, QueueName, RetryOverrides, Status, TaskKey, TaskRef, TaskSpec, TaskType, WallMs, When,
 };
@@ -139,6 +140,10 @@ impl Store for Slow {
 
     fn api_keys(&self) -> Later<'_, Result<Vec<Result<KeyRecord, Damage>>, StoreError>> {
         self.inner.api_keys()
+    }
+
+    fn credentials(&self) -> Later<'_, Result<Vec<Result<SealedCredential, Damage>>, StoreError>> {
+        self.inner.credentials()
     }
 
     fn pressure(&self) -> Pressure {

@@ -79,9 +79,18 @@ impl Stage<'_> {
             }
             "get_queue" | "pause_queue" | "resume_queue" => path = path.replace("{queue}", "mail"),
             "get_key" | "revoke_key" => path = path.replace("{id}", &key(self.server, &["read"]).await.0),
+            "put_credential" => {
+                path = path.replace("{name}", "given");
+                body = Some(credential());
+            }
+            "get_credential" | "remove_credential" => {
+                let given = self.server.client.put("/credentials/given", &credential()).await;
+                assert!(given.status.is_success(), "{:?}", given.body);
+                path = path.replace("{name}", "given");
+            }
             "create_key" => body = Some(json!({"name": "new", "scopes": ["read"]})),
-            "list_tasks" | "list_queues" | "list_dead_letters" | "list_keys" | "get_metrics" | "get_health"
-            | "get_readiness" | "get_openapi" | "get_docs" => {}
+            "list_tasks" | "list_queues" | "list_dead_letters" | "list_keys" | "list_credentials" | "get_metrics"
+            | "get_health" | "get_readiness" | "get_openapi" | "get_docs" => {}
             other => panic!("`{other}` is new: say here how it is called"),
         }
         (path, body)
@@ -101,6 +110,10 @@ impl Stage<'_> {
         }
         answer
     }
+}
+
+fn credential() -> Value {
+    json!({"kind": "bearer", "token": "s3cret", "hosts": ["a.example"]})
 }
 
 /// What the document of `answer` says, whichever request it is about.
@@ -203,7 +216,8 @@ async fn another_queues_scope_finds_nothing() {
                 assert_eq!(said, [json!([]), json!(0), json!([])], "{place}");
             }
             "redrive_dead_letters" | "purge_dead_letters" => assert_eq!(answer.body["matched"], 0, "{place}"),
-            "get_metrics" | "list_keys" | "create_key" | "get_key" | "revoke_key" => {
+            "get_metrics" | "list_keys" | "create_key" | "get_key" | "revoke_key" | "list_credentials"
+            | "get_credential" | "put_credential" | "remove_credential" => {
                 assert_eq!(refusal(&answer), (403, "insufficient_scope"), "{place}");
             }
             // An object: as if it did not exist.
@@ -234,6 +248,7 @@ async fn every_operation_needs_the_scope_that_the_docs_promise() {
         ("create_key", "admin"),
         ("create_task", "enqueue"),
         ("create_tasks", "enqueue"),
+        ("get_credential", "admin"),
         ("get_dead_letter", "read"),
         ("get_docs", "public"),
         ("get_health", "public"),
@@ -243,6 +258,7 @@ async fn every_operation_needs_the_scope_that_the_docs_promise() {
         ("get_queue", "read"),
         ("get_readiness", "public"),
         ("get_task", "read"),
+        ("list_credentials", "admin"),
         ("list_dead_letters", "read"),
         ("list_keys", "admin"),
         ("list_queues", "read"),
@@ -250,8 +266,10 @@ async fn every_operation_needs_the_scope_that_the_docs_promise() {
         ("pause_queue", "manage"),
         ("purge_dead_letter", "redrive"),
         ("purge_dead_letters", "redrive"),
+        ("put_credential", "admin"),
         ("redrive_dead_letter", "redrive"),
         ("redrive_dead_letters", "redrive"),
+        ("remove_credential", "admin"),
         ("resume_queue", "manage"),
         ("revoke_key", "admin"),
         ("run_task", "manage"),

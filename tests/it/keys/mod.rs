@@ -5,6 +5,7 @@ mod matrix;
 use std::time::Duration;
 
 use reqwest::Method;
+use sendoff::config::SecretRef;
 use serde_json::{Value, json};
 
 use crate::cli::here::Here;
@@ -14,7 +15,10 @@ use crate::support::target::{Reply, Target};
 
 /// A server with the queues `default`, `mail` and `other`.
 async fn server() -> TestServer {
-    Home::new().with_queue("mail", |_| {}).with_queue("other", |_| {}).start().await
+    let home = Home::new().with_queue("mail", |_| {}).with_queue("other", |_| {});
+    let key = home.path().join("credentials.key");
+    std::fs::write(&key, "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=").expect("written");
+    home.with(|config| config.credentials_key = Some(SecretRef::File(key))).start().await
 }
 
 /// Makes a key with these scopes; gives its id and the key itself.

@@ -1,5 +1,8 @@
 //! What every store does.
 
+use sendoff::security::credential::sealed::SealedCredential;
+use sendoff::task::CredentialName;
+
 use super::*;
 
 pub(super) async fn what_is_put_reads_back(store: &dyn Store) {
@@ -299,6 +302,29 @@ fn api_key(id: &str, used: Option<i64>) -> KeyRecord {
 
 async fn api_keys(store: &dyn Store) -> Vec<KeyRecord> {
     store.api_keys().await.unwrap().into_iter().map(|key| key.expect("whole")).collect()
+}
+
+pub(super) async fn credentials_are_kept_until_they_are_removed(store: &dyn Store) {
+    let kept = async || {
+        let kept = store.credentials().await.unwrap().into_iter();
+        kept.map(|credential| credential.expect("whole")).collect::<Vec<_>>()
+    };
+    assert_eq!(kept().await, []);
+    let (first, second) = (sealed("billing", 1), sealed("signed", 2));
+    commit(store, vec![Change::credential_put(second.clone()), Change::credential_put(first.clone())]).await;
+    assert_eq!(kept().await, [first, second.clone()], "by name");
+    let other = sealed("billing", 3);
+    commit(store, vec![Change::credential_put(other.clone())]).await;
+    assert_eq!(kept().await, [other.clone(), second.clone()]);
+    let gone = |credential: &SealedCredential| Change::credential_removed(credential.name.clone());
+    commit(store, vec![gone(&other), gone(&sealed("unknown", 0))]).await;
+    assert_eq!(kept().await, [second]);
+}
+
+/// A credential whose seal is of no interest here.
+pub(super) fn sealed(name: &str, byte: u8) -> SealedCredential {
+    let changed_at = WallMs::new(1_800_000_000_000 + i64::from(byte));
+    SealedCredential { name: CredentialName::parse(name).unwrap(), changed_at, sealed: vec![byte; 40] }
 }
 
 pub(super) async fn api_keys_are_kept_until_they_are_revoked(store: &dyn Store) {

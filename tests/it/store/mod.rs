@@ -211,6 +211,7 @@ conformance! {
     a_start_finds_names_then_pauses_then_headers_in_order
     commits_take_effect_in_the_order_they_were_begun
     api_keys_are_kept_until_they_are_revoked
+    credentials_are_kept_until_they_are_removed
     pages_show_only_the_queues_that_are_visible
     after_an_unknown_commit_nothing_is_acknowledged
     closed_is_closed

@@ -421,10 +421,26 @@ async fn sqlite_lets_nobody_in_by_a_damaged_key_and_keeps_the_others() {
 }
 
 #[tokio::test]
-async fn sqlite_adds_the_table_of_keys_to_a_store_without_it() {
+async fn sqlite_adds_later_tables_to_a_store_without_them() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).close().await.unwrap();
-    meddle(dir.path(), "DROP TABLE api_key");
+    meddle(dir.path(), "DROP TABLE api_key; DROP TABLE credential");
     let store = open(dir.path());
     assert_eq!(store.api_keys().await.unwrap(), []);
+    assert_eq!(store.credentials().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn sqlite_tells_a_damaged_credential_from_one_that_is_sealed_otherwise() {
+    for damage in ["sealed = x'00'", "changed_at = 7", "name = 'other'", "checksum = checksum + 1", "sealed = 'x'"] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let (first, second) = (cases::sealed("a", 1), cases::sealed("b", 2));
+        commit(&store, vec![Change::credential_put(first), Change::credential_put(second.clone())]).await;
+        meddle(dir.path(), &format!("UPDATE credential SET {damage} WHERE name = 'a'"));
+        let mut found = store.credentials().await.unwrap();
+        found.sort_by_key(Result::is_ok);
+        assert!(found[0].as_ref().is_err_and(|found| found.to_string().starts_with("credential ")), "{damage}");
+        assert_eq!(found[1], Ok(second), "{damage}");
+    }
 }

@@ -83,6 +83,12 @@ impl Client {
         self.try_post(path, body).await.expect("an answer")
     }
 
+    /// `PUT` with a JSON body.
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+        let request = self.request(Method::PUT, path).header("content-type", "application/json");
+        self.send(request.body(body.to_string())).await.expect("an answer")
+    }
+
     /// `GET`.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(self.request(Method::GET, path)).await.expect("an answer")

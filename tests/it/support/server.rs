@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sendoff::app::{App, ReloadError};
+use sendoff::app::{App, ReloadError, StartError};
 use sendoff::clock::{Chance, Clock, ManualClock};
 use sendoff::config::{Config, Difference, Loaded, QueueConfig};
 use sendoff::task::{QueueName, WallMs};
@@ -64,6 +64,13 @@ impl Home {
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Why no server starts there.
+    pub(crate) async fn refused(&self) -> StartError {
+        install_provider();
+        let started = App::start(self.config.clone(), Clock::system(), Chance::from_seed(1)).await;
+        started.map(drop).expect_err("it does not start")
     }
 
     /// Starts a server there. Its clock goes on where a former server's stood.

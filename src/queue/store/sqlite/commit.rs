@@ -9,12 +9,12 @@ use crate::task::header::NameId;
 use crate::task::limits::{ATTEMPTS_KEPT_FIRST, ATTEMPTS_KEPT_LAST};
 use crate::task::{Attempt, Body, Header, Status, TaskKey, TaskName};
 
-use super::api_key;
 use super::fault::WriteFault;
 use super::names::{Names, kind_code};
 use super::read;
 use super::record::{self, HeaderCells};
 use super::unique;
+use super::{api_key, credential};
 
 const INSERT_TASK: &str = "INSERT INTO task VALUES \
      (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25)";
@@ -74,6 +74,10 @@ impl Writing<'_> {
             ChangeKind::KeyCreated(record) => Ok(api_key::insert(self.conn, record)?),
             ChangeKind::KeyUsed(record) => Ok(api_key::update(self.conn, record)?),
             ChangeKind::KeyRevoked(id) => self.execute("DELETE FROM api_key WHERE id = ?1", [id.as_ref()]),
+            ChangeKind::CredentialPut(credential) => Ok(credential::put(self.conn, credential)?),
+            ChangeKind::CredentialRemoved(name) => {
+                self.execute("DELETE FROM credential WHERE name = ?1", [name.as_str()])
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 mod api_key;
 mod checkpoint;
 mod commit;
+mod credential;
 mod disk;
 mod fault;
 mod files;
@@ -32,6 +33,7 @@ use rusqlite::Connection;
 use crate::clock::Clock;
 use crate::sabotage::{Sin, commits};
 use crate::security::api_key::KeyRecord;
+use crate::security::credential::sealed::SealedCredential;
 use crate::task::{TaskKey, TaskRef};
 
 use super::{
@@ -208,6 +210,14 @@ impl Store for SqliteStore {
             reason = "the method itself is of one lifetime, and this is for all"
         )]
         self.read(|reading| reading.api_keys())
+    }
+
+    fn credentials(&self) -> Later<'_, Result<Vec<Result<SealedCredential, Damage>>, StoreError>> {
+        #[expect(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the method itself is of one lifetime, and this is for all"
+        )]
+        self.read(|reading| reading.credentials())
     }
 
     fn pressure(&self) -> Pressure {

@@ -10,14 +10,15 @@ use crate::queue::store::{
     task_name_hash,
 };
 use crate::security::api_key::KeyRecord;
+use crate::security::credential::sealed::SealedCredential;
 use crate::task::header::NameId;
 use crate::task::{Body, Header, IdTail, Status, TaskKey, TaskName, TaskRef};
 
-use super::api_key;
 use super::fault::{read_error, unavailable};
 use super::names::{Known, Names};
 use super::record::{self, ATTEMPT_COLUMNS, PAYLOAD_COLUMNS, TASK_COLUMNS};
 use super::unique;
+use super::{api_key, credential};
 
 /// Reads on one connection.
 pub(super) struct Reading<'a> {
@@ -142,6 +143,14 @@ impl<'a> Reading<'a> {
         let mut statement = self.conn.prepare_cached(&sql).map_err(read_error)?;
         let keys = statement.query_map([], api_key::read).map_err(read_error)?;
         keys.collect::<Result<_, _>>().map_err(read_error)
+    }
+
+    /// See [`crate::queue::store::Store::credentials`].
+    pub(super) fn credentials(&self) -> Result<Vec<Result<SealedCredential, Damage>>, StoreError> {
+        let sql = format!("SELECT {} FROM credential ORDER BY name", credential::COLUMNS);
+        let mut statement = self.conn.prepare_cached(&sql).map_err(read_error)?;
+        let credentials = statement.query_map([], credential::read).map_err(read_error)?;
+        credentials.collect::<Result<_, _>>().map_err(read_error)
     }
 
     fn ended(&self, query: &OldestEnded, status: Status) -> rusqlite::Result<Vec<(Header, Option<Damage>)>> {

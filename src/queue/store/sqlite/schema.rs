@@ -49,10 +49,11 @@ const TABLES: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 ";
 
-/// Came later than the other tables: made where it is missing.
-const KEY_TABLE: &str = "
+/// Came later than the other tables: made where they are missing.
+const LATER_TABLES: &str = "
     CREATE TABLE IF NOT EXISTS api_key (
         id TEXT PRIMARY KEY, name, digest, scopes, created_at, expires_at, last_used_at, checksum) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS credential (name TEXT PRIMARY KEY, changed_at, sealed, checksum) WITHOUT ROWID;
 ";
 
 /// What a connection is for.
@@ -96,7 +97,7 @@ pub(super) fn prepare(conn: &Connection) -> Result<bool, StoreError> {
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(read_error)?;
     if tables == 0 {
         let script =
-            format!("BEGIN IMMEDIATE; {TABLES} {KEY_TABLE} INSERT INTO meta VALUES ('format', {FORMAT}); COMMIT;");
+            format!("BEGIN IMMEDIATE; {TABLES} {LATER_TABLES} INSERT INTO meta VALUES ('format', {FORMAT}); COMMIT;");
         conn.execute_batch(&script).map_err(read_error)?;
         return Ok(true);
     }
@@ -109,7 +110,7 @@ pub(super) fn prepare(conn: &Connection) -> Result<bool, StoreError> {
     } else if found != FORMAT {
         return Err(StoreError::Format { found, expected: FORMAT });
     }
-    conn.execute_batch(KEY_TABLE).map_err(read_error)?;
+    conn.execute_batch(LATER_TABLES).map_err(read_error)?;
     Ok(false)
 }
 

@@ -157,7 +157,9 @@ fn request(
 /// question; where it may not go is for people to change, as are the rules of egress.
 fn without(unusable: &Unusable, attempt: &AttemptContext) -> Outcome {
     let class = match unusable {
-        Unusable::Unavailable(_) | Unusable::Refused(Refused::Unknown { .. }) => OutcomeClass::AuthUnavailable,
+        Unusable::Unavailable(_) | Unusable::Refused(Refused::Unknown { .. } | Refused::Unreadable { .. }) => {
+            OutcomeClass::AuthUnavailable
+        }
         Unusable::Refused(Refused::Host { .. } | Refused::PlainHttp { .. } | Refused::NoHandshake { .. })
         | Unusable::Unsigned(..) => OutcomeClass::CredentialRefused,
     };

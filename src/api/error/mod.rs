@@ -1,5 +1,7 @@
 //! The only place that knows which status an error has: every problem the API can answer (RFC 9457).
 
+mod causes;
+
 use std::borrow::Cow;
 
 use axum::http::{HeaderValue, StatusCode, header};
@@ -7,16 +9,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::queue::command::{AcceptError, EngineError, TaskActionError};
-use crate::queue::handle::{BulkError, WaitError};
-use crate::queue::store::{CommitError, Damage, StoreError};
-use crate::security::key_ring::AddError;
+use crate::queue::command::AcceptError;
 use crate::security::scope::Scope;
 use crate::task::Fault;
 use crate::task::limits::AUTH_FAILURE_EVERY;
 
 use super::openapi::refusals::ProblemCode;
-use super::state::KeyChangeError;
 
 /// The stable code of a problem; documented in `docs/api.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +33,15 @@ pub(super) enum Code {
     TaskIdTaken,
     TooManyKeys,
     KeyInFile,
+    CredentialInConfiguration,
+    NoCredentialsKey,
+    TooManyCredentials,
     BodyTooLarge,
     UnsupportedMediaType,
     InvalidTask,
     InvalidFilter,
     InvalidKey,
+    InvalidCredential,
     UnknownQueue,
     UnknownTaskType,
     EgressRefused,
@@ -61,7 +63,7 @@ pub(super) enum Code {
 
 impl Code {
     /// Every code, in the order of their statuses.
-    pub(super) const ALL: [Self; 36] = [
+    pub(super) const ALL: [Self; 40] = [
         Self::MalformedJson,
         Self::InvalidQuery,
         Self::InvalidIdempotencyKey,
@@ -76,11 +78,15 @@ impl Code {
         Self::TaskIdTaken,
         Self::TooManyKeys,
         Self::KeyInFile,
+        Self::CredentialInConfiguration,
+        Self::NoCredentialsKey,
+        Self::TooManyCredentials,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
         Self::InvalidTask,
         Self::InvalidFilter,
         Self::InvalidKey,
+        Self::InvalidCredential,
         Self::UnknownQueue,
         Self::UnknownTaskType,
         Self::EgressRefused,
@@ -120,12 +126,20 @@ impl Code {
             Self::TaskIdTaken => ("task_id_taken", S::CONFLICT, "another task has this task_id"),
             Self::TooManyKeys => ("too_many_keys", S::CONFLICT, "there are as many API keys as there may be"),
             Self::KeyInFile => ("key_in_file", S::CONFLICT, "the API key is kept in a file"),
+            Self::CredentialInConfiguration => {
+                ("credential_in_configuration", S::CONFLICT, "the credential is kept in the configuration")
+            }
+            Self::NoCredentialsKey => ("no_credentials_key", S::CONFLICT, "there is no key to seal credentials with"),
+            Self::TooManyCredentials => {
+                ("too_many_credentials", S::CONFLICT, "there are as many credentials as there may be")
+            }
             Self::BodyTooLarge => ("body_too_large", S::PAYLOAD_TOO_LARGE, "the body is too large"),
             Self::UnsupportedMediaType => {
                 ("unsupported_media_type", S::UNSUPPORTED_MEDIA_TYPE, "the body has to be JSON")
             }
             Self::InvalidTask => ("invalid_task", S::UNPROCESSABLE_ENTITY, "the task is not valid"),
             Self::InvalidFilter => ("invalid_filter", S::UNPROCESSABLE_ENTITY, "the filter is not valid"),
+            Self::InvalidCredential => ("invalid_credential", S::UNPROCESSABLE_ENTITY, "the credential is not valid"),
             Self::InvalidKey => ("invalid_key", S::UNPROCESSABLE_ENTITY, "the API key asked for is not valid"),
             Self::UnknownQueue => ("unknown_queue", S::UNPROCESSABLE_ENTITY, "there is no such queue"),
             Self::UnknownTaskType => ("unknown_task_type", S::UNPROCESSABLE_ENTITY, "there is no such task type"),
@@ -305,6 +319,11 @@ impl Problem {
         Self { challenge: Some(Cow::Owned(challenge)), ..Self::new(Code::InsufficientScope, detail) }
     }
 
+    /// There is no such credential.
+    pub(super) fn no_credential() -> Self {
+        Self::new(Code::NotFound, "there is no such credential")
+    }
+
     /// There is no such API key.
     pub(super) fn no_key() -> Self {
         Self::new(Code::NotFound, "there is no such API key, or it was revoked")
@@ -390,98 +409,6 @@ impl Problem {
     }
 }
 
-impl From<EngineError> for Problem {
-    fn from(error: EngineError) -> Self {
-        match error {
-            EngineError::Busy => Self::new(Code::Busy, "nothing was done: try again soon"),
-            EngineError::Stopping => Self::new(Code::Stopping, "nothing was done: try again when it is back"),
-            EngineError::Unknown => Self::new(
-                Code::UnknownOutcome,
-                "the server stopped before it could tell: repeat the request, with the same Idempotency-Key if it had one",
-            ),
-        }
-    }
-}
-
-impl From<TaskActionError> for Problem {
-    fn from(error: TaskActionError) -> Self {
-        match error {
-            TaskActionError::NotFound => Self::no_task(),
-            TaskActionError::KeyDamaged(damage) => damage.into(),
-            TaskActionError::WrongState { .. } => Self::new(Code::WrongState, error.to_string()),
-            TaskActionError::Engine(error) => error.into(),
-        }
-    }
-}
-
-impl From<Damage> for Problem {
-    fn from(Damage { what }: Damage) -> Self {
-        let text = "the record of this task_id or Idempotency-Key is damaged: see the server's log";
-        Self { cause: Some(what), ..Self::new(Code::StorageDamaged, text) }
-    }
-}
-
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        let problem = match &error {
-            StoreError::Corrupt { .. } => Self::new(Code::StorageDamaged, "the store is damaged: see the server's log"),
-            StoreError::Unavailable(_) | StoreError::InUse { .. } | StoreError::Format { .. } => {
-                Self::new(Code::StorageUnavailable, "the store could not be read: see the server's log")
-            }
-        };
-        Self { cause: Some(with_sources(&error)), ..problem }
-    }
-}
-
-impl From<KeyChangeError> for Problem {
-    fn from(error: KeyChangeError) -> Self {
-        match error {
-            KeyChangeError::Add(AddError::Full) => Self::new(Code::TooManyKeys, error.to_string()),
-            KeyChangeError::Add(AddError::Taken) => Self::new(Code::Busy, "nothing was done: try again"),
-            KeyChangeError::NotFound => Self::no_key(),
-            KeyChangeError::Commit(CommitError::Full) => {
-                Self::new(Code::StorageFull, "nothing was done: the disk is full")
-            }
-            KeyChangeError::Commit(error @ (CommitError::Unknown(_) | CommitError::Fenced { .. })) => Self {
-                cause: Some(with_sources(&error)),
-                ..Self::new(
-                    Code::UnknownOutcome,
-                    "the store failed: look, when the server is back, which keys there are",
-                )
-            },
-        }
-    }
-}
-
-impl From<BulkError> for Problem {
-    fn from(error: BulkError) -> Self {
-        match error {
-            BulkError::Engine(error) => error.into(),
-            BulkError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<WaitError> for Problem {
-    fn from(error: WaitError) -> Self {
-        match error {
-            WaitError::Engine(error) => error.into(),
-            WaitError::Store(error) => error.into(),
-        }
-    }
-}
-
-/// An error with everything that lies behind it, on one line.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.code.row().1.into_response();
@@ -501,14 +428,17 @@ impl IntoResponse for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::command::EngineError;
+    use crate::queue::handle::{BulkError, WaitError};
+    use crate::queue::store::StoreError;
 
     #[test]
     fn every_code_is_documented_with_its_status() {
-        let source = include_str!("error.rs");
-        let docs = include_str!("../../docs/api.md");
+        let source = include_str!("mod.rs");
+        let docs = include_str!("../../../docs/api.md");
         let names = source.split("fn row(").nth(1).unwrap().split("/// The public word.").next().unwrap();
         let codes: Vec<_> = names.split("(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
-        assert_eq!(codes.len(), 36, "{codes:?}");
+        assert_eq!(codes.len(), 40, "{codes:?}");
         let missing: Vec<_> = codes.iter().filter(|code| !docs.contains(&format!("| `{code}` |"))).collect();
         assert!(missing.is_empty(), "docs/api.md does not explain {missing:?}");
     }
