@@ -29,6 +29,7 @@ pub(super) enum Code {
     InsufficientScope,
     NotFound,
     NoSuchRoute,
+    NoIssuer,
     MethodNotAllowed,
     BodyTimeout,
     WrongState,
@@ -61,7 +62,7 @@ pub(super) enum Code {
 
 impl Code {
     /// Every code, in the order of their statuses.
-    pub(super) const ALL: [Self; 36] = [
+    pub(super) const ALL: [Self; 37] = [
         Self::MalformedJson,
         Self::InvalidQuery,
         Self::InvalidIdempotencyKey,
@@ -70,6 +71,7 @@ impl Code {
         Self::InsufficientScope,
         Self::NotFound,
         Self::NoSuchRoute,
+        Self::NoIssuer,
         Self::MethodNotAllowed,
         Self::BodyTimeout,
         Self::WrongState,
@@ -114,6 +116,7 @@ impl Code {
             Self::InsufficientScope => ("insufficient_scope", S::FORBIDDEN, "the API key's scopes do not allow this"),
             Self::NotFound => ("not_found", S::NOT_FOUND, "not found"),
             Self::NoSuchRoute => ("no_such_route", S::NOT_FOUND, "there is nothing at this path"),
+            Self::NoIssuer => ("no_issuer", S::NOT_FOUND, "this server issues no ID tokens"),
             Self::MethodNotAllowed => ("method_not_allowed", S::METHOD_NOT_ALLOWED, "this method is not allowed here"),
             Self::BodyTimeout => ("body_timeout", S::REQUEST_TIMEOUT, "the body took too long to arrive"),
             Self::WrongState => ("wrong_state", S::CONFLICT, "the task's state does not allow this"),
@@ -473,13 +476,8 @@ impl From<WaitError> for Problem {
 
 /// An error with everything that lies behind it, on one line.
 fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl IntoResponse for Problem {
@@ -508,7 +506,7 @@ mod tests {
         let docs = include_str!("../../docs/api.md");
         let names = source.split("fn row(").nth(1).unwrap().split("/// The public word.").next().unwrap();
         let codes: Vec<_> = names.split("(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
-        assert_eq!(codes.len(), 36, "{codes:?}");
+        assert_eq!(codes.len(), 37, "{codes:?}");
         let missing: Vec<_> = codes.iter().filter(|code| !docs.contains(&format!("| `{code}` |"))).collect();
         assert!(missing.is_empty(), "docs/api.md does not explain {missing:?}");
     }

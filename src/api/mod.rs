@@ -35,6 +35,7 @@ mod router;
 pub mod server;
 mod state;
 mod tasks;
+mod well_known;
 mod wire;
 mod wire_task;
 mod wire_view;
@@ -42,6 +43,6 @@ mod wire_view;
 pub use access::Caller;
 pub use router::{metrics_only, router};
 pub use state::{
-    Access, Api, Authenticate, Authentication, ChangeKeys, CheckPayload, KeyChange, KeyChangeError, MetricsText,
-    OnAccess, PayloadBytesMax, PayloadError, Ready, Wiring,
+    Access, Api, Authenticate, Authentication, ChangeKeys, CheckPayload, IdTokenIssuer, KeyChange, KeyChangeError,
+    MetricsText, OnAccess, PayloadBytesMax, PayloadError, Ready, Wiring,
 };

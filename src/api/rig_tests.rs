@@ -262,6 +262,7 @@ pub(super) fn bench(
         authenticate: Arc::new(|key, _| recognised(key)),
         keys: ring(),
         change_keys: Arc::new(|_, _| Box::pin(async { Ok(()) })),
+        id_token_issuer: Arc::new(|_| None),
         metrics: Arc::new(|_, _| "# EOF\n".to_owned()),
         ready: Arc::new(|| false),
         on_access: Arc::new(move |access| told_too.lock().unwrap().push(access.clone())),

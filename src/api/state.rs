@@ -13,7 +13,7 @@ use crate::queue::Queues;
 use crate::queue::command::QueueView;
 use crate::queue::store::{CommitError, Later};
 use crate::security::api_key::KeyRecord;
-use crate::security::credential::Refused;
+use crate::security::credential::{Published, Refused};
 use crate::security::key_ring::{AddError, KeyRing};
 use crate::task::limits::{BODIES_IN_FLIGHT_BYTES_MAX, WAITERS_MAX};
 use crate::task::{Fault, LaneName, QueueName, TaskType, WallMs};
@@ -86,6 +86,9 @@ pub type ChangeKeys = Arc<dyn Fn(KeyChange, Arc<str>) -> Later<'static, Result<(
 /// Renders all metrics as `OpenMetrics` text; takes over how the queues stand first.
 pub type MetricsText = Arc<dyn Fn(&[QueueView], WallMs) -> String + Send + Sync>;
 
+/// What whoever verifies our ID tokens has to know at a moment; `None` where we issue none.
+pub type IdTokenIssuer = Arc<dyn Fn(WallMs) -> Option<Published> + Send + Sync>;
+
 /// Whether the server takes new work (`/readyz`).
 pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
 
@@ -133,6 +136,8 @@ pub struct Wiring {
     pub keys: Arc<KeyRing>,
     /// Changes them.
     pub change_keys: ChangeKeys,
+    /// Answers `/.well-known`.
+    pub id_token_issuer: IdTokenIssuer,
     /// Renders `/metrics`.
     pub metrics: MetricsText,
     /// Answers `/readyz`.

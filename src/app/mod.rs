@@ -8,6 +8,7 @@
 mod certificate;
 mod keys;
 mod reload;
+mod signing_keys;
 mod start;
 mod stop;
 mod wiring;
@@ -57,6 +58,7 @@ pub struct App {
     renewal: Option<JoinHandle<()>>,
     keys: Keys,
     key_uses: JoinHandle<()>,
+    signing_keys: JoinHandle<()>,
     clients: Arc<OutgoingClients>,
     credentials: Arc<Credentials>,
     payload_bytes_max: Arc<AtomicU64>,

@@ -42,6 +42,7 @@ impl App {
             renewal.abort();
         }
         self.key_uses.abort();
+        self.signing_keys.abort();
         self.keys.keep_uses().await;
         ShutdownStep::ApiClosed.emit(&telemetry);
         phase.send_replace(Phase::Stop);

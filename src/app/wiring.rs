@@ -52,6 +52,11 @@ fn check(
     })
 }
 
+pub(super) fn id_token_issuer(credentials: &Arc<Credentials>) -> crate::api::IdTokenIssuer {
+    let credentials = Arc::clone(credentials);
+    Arc::new(move |now| credentials.published(now))
+}
+
 pub(super) fn metrics_text(telemetry: &Telemetry) -> crate::api::MetricsText {
     let telemetry = telemetry.clone();
     Arc::new(move |views: &[QueueView], now| {

@@ -119,7 +119,7 @@ const VALUES: &[(&str, bool, Kind)] = &[
     (
         "credentials.*.kind",
         false,
-        Words(&["bearer", "basic", "header", "oauth2_client_credentials", "service_account"]),
+        Words(&["bearer", "basic", "header", "oauth2_client_credentials", "service_account", "oidc"]),
     ),
     ("credentials.*.hosts", false, HostPattern),
     ("credentials.*.allow_plain_http", false, Truth),

@@ -76,6 +76,7 @@ fn of(operation: &str) -> Option<Vec<&'static [Code]>> {
         "revoke_key" => vec![KEY, QUERY, &[Code::NotFound, Code::KeyInFile], KEPT],
         "get_metrics" | "list_keys" => vec![KEY, QUERY],
         "get_readiness" => vec![&[Code::NotReady]],
+        "get_openid_configuration" | "get_jwks" => vec![&[Code::NoIssuer]],
         "get_health" | "get_openapi" | "get_docs" => Vec::new(),
         _ => return None,
     })

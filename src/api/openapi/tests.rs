@@ -302,7 +302,17 @@ async fn what_needs_no_key_says_so_and_everything_else_needs_one() {
             open.insert(path);
         }
     }
-    assert_eq!(open.iter().map(String::as_str).collect::<Vec<_>>(), ["/docs", "/healthz", "/openapi.json", "/readyz"]);
+    assert_eq!(
+        open.iter().map(String::as_str).collect::<Vec<_>>(),
+        [
+            "/.well-known/jwks.json",
+            "/.well-known/openid-configuration",
+            "/docs",
+            "/healthz",
+            "/openapi.json",
+            "/readyz"
+        ]
+    );
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::host_pattern::HostPattern;
 use super::raw::Scalar;
 use super::value::path;
 
-pub(super) use read::{credentials, reference};
+pub(super) use read::{check_issuer, credentials, reference};
 pub use read::{is_this_machine, token_url};
 
 /// One credential.
@@ -61,6 +61,11 @@ pub enum CredentialKind {
         key: SecretRef,
         /// What is asked for.
         wanted: Wanted,
+    },
+    /// An ID token of our own for each call.
+    Oidc {
+        /// Whom the tokens are for; `None`: the origin of each target.
+        audience: Option<String>,
     },
 }
 
@@ -127,15 +132,17 @@ enum Kind {
     Header,
     ClientCredentials,
     ServiceAccount,
+    Oidc,
 }
 
 /// The kinds as `kind:` names them.
-const WORDS: [(&str, Kind); 5] = [
+const WORDS: [(&str, Kind); 6] = [
     ("bearer", Kind::Bearer),
     ("basic", Kind::Basic),
     ("header", Kind::Header),
     ("oauth2_client_credentials", Kind::ClientCredentials),
     ("service_account", Kind::ServiceAccount),
+    ("oidc", Kind::Oidc),
 ];
 /// How a client may show who it is.
 const CLIENT_AUTH: [(&str, HowShown); 3] = [
@@ -156,7 +163,11 @@ const OF_ALL: [&str; 3] = ["kind", "hosts", "allow_plain_http"];
 
 /// Every key of a credential, and what editors say about it.
 pub(super) const DESCRIBED: &[(&str, &str)] = &[
-    ("kind", "What the credential is: bearer, basic, header, oauth2_client_credentials or service_account. Required."),
+    (
+        "kind",
+        "What the credential is: bearer, basic, header, oauth2_client_credentials, service_account or oidc (ID tokens \
+         that this server issues itself; needs server.public_url). Required.",
+    ),
     (
         "hosts",
         "The hosts it may go to: api.example.com (the scheme's own port), *.example.com:8443, 10.0.0.7:* (any port) or \
@@ -192,8 +203,8 @@ pub(super) const DESCRIBED: &[(&str, &str)] = &[
     ),
     (
         "audience",
-        "oauth2_client_credentials: whom the tokens are for, where the issuer wants to know. service_account: whom the \
-         ID tokens are for; none: the origin of each target.",
+        "oauth2_client_credentials: whom the tokens are for, where the issuer wants to know. service_account, \
+         oidc: whom the ID tokens are for; none: the origin of each target.",
     ),
     ("key", "service_account: where the key file (JSON, as Google makes it) is found, env:NAME or file:PATH."),
 ];
@@ -220,6 +231,7 @@ impl Kind {
                 "audience",
             ],
             Self::ServiceAccount => &["key", "scopes", "audience"],
+            Self::Oidc => &["audience"],
         }
     }
 }
@@ -233,6 +245,7 @@ impl CredentialKind {
             Self::Header { .. } => Kind::Header,
             Self::ClientCredentials(_) => Kind::ClientCredentials,
             Self::ServiceAccount { .. } => Kind::ServiceAccount,
+            Self::Oidc { .. } => Kind::Oidc,
         }
         .word()
     }
@@ -248,6 +261,7 @@ impl CredentialKind {
                 ClientAuth::PrivateKeyJwt { key, .. } => vec![("private_key", key)],
             },
             Self::ServiceAccount { key, .. } => vec![("key", key)],
+            Self::Oidc { .. } => Vec::new(),
         }
     }
 
@@ -259,7 +273,7 @@ impl CredentialKind {
             Self::Header { name, .. } => vec![("name", Plain::Text(name))],
             Self::ClientCredentials(client) => client.plain(),
             Self::ServiceAccount { wanted: Wanted::Scopes(scopes), .. } => vec![("scopes", Plain::List(scopes))],
-            Self::ServiceAccount { wanted: Wanted::Audience(audience), .. } => {
+            Self::ServiceAccount { wanted: Wanted::Audience(audience), .. } | Self::Oidc { audience } => {
                 audience.iter().map(|audience| ("audience", Plain::Text(audience))).collect()
             }
         }

@@ -10,7 +10,7 @@ mod task;
 use super::metrics::{Metrics, Telemetry};
 
 pub use config::{ConfigRefused, ConfigReloaded};
-pub use credential::{TokenFetched, TokenLent};
+pub use credential::{SigningKeyCreated, SigningKeyKept, SigningKeyRemoved, TokenFetched, TokenLent};
 pub use engine::{
     ClockTrusted, CommitDone, CommitUnknown, Interrupted, PressureEased, QueueHeld, QueuePaused, QueueResumed,
     Recovered, StoreFull, StorePressure, WallJump,
@@ -106,6 +106,9 @@ events!(
     AuthenticationFailed,
     TokenFetched,
     TokenLent,
+    SigningKeyCreated,
+    SigningKeyRemoved,
+    SigningKeyKept,
 );
 
 impl Fact for Event {

@@ -11,8 +11,10 @@ mod cache;
 mod client_credentials;
 mod fixed;
 mod issuer;
+mod oidc_issuer;
 mod secret;
 mod service_account;
+mod signing_keys;
 mod token;
 mod token_source;
 
@@ -28,14 +30,17 @@ use url::Url;
 use self::client_credentials::Grant;
 use self::fixed::Fixed;
 pub use self::issuer::Outside;
+pub use self::oidc_issuer::Published;
+use self::oidc_issuer::{IdTokens, OidcIssuer};
 use self::secret::Secret;
 pub use self::secret::SecretError;
 use self::service_account::Account;
+pub use self::signing_keys::SigningKeysError;
 pub use self::token_source::{LentToken, Unavailable};
 use self::token_source::{Tokens, Wish};
 use crate::clock::Now;
 use crate::config::{Config, CredentialConfig, CredentialKind, is_this_machine};
-use crate::task::{CredentialName, QueueName};
+use crate::task::{CredentialName, QueueName, WallMs};
 
 /// The credentials in force. To be shared in an [`Arc`].
 #[derive(Debug)]
@@ -51,6 +56,17 @@ pub struct NextCredentials {
     next: Arc<Set>,
     /// Those whose secrets have changed where the configuration says they are, and nothing else.
     pub other_secrets: Vec<CredentialName>,
+}
+
+/// Why there are no credentials.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// One of them cannot be used.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// We cannot be an issuer of ID tokens.
+    #[error(transparent)]
+    SigningKeys(#[from] SigningKeysError),
 }
 
 /// Why no credential could be made.
@@ -132,6 +148,8 @@ pub struct Call<'a> {
     pub body: &'a Bytes,
     /// The task, as its target knows it.
     pub task_id: &'a str,
+    /// Its queue.
+    pub queue: &'a QueueName,
     /// Which attempt of the series, from 1.
     pub attempt: u32,
     /// The moment.
@@ -146,6 +164,8 @@ struct Set {
     by_name: BTreeMap<CredentialName, Arc<Credential>>,
     of_queues: BTreeMap<QueueName, Option<CredentialName>>,
     of_others: Option<CredentialName>,
+    /// We as an issuer of ID tokens, where we are one.
+    issuer: Option<Arc<OidcIssuer>>,
 }
 
 #[derive(Debug)]
@@ -161,18 +181,19 @@ struct Credential {
 enum Source {
     Fixed(Fixed),
     Tokens(Tokens),
+    IdTokens(IdTokens),
 }
 
 impl Credentials {
     /// The credentials of a configuration, with their secrets read. Tokens are fetched through `outside`.
-    pub fn new(config: &Config, outside: Outside) -> Result<Self, CredentialError> {
-        let (set, _all_are_new) = Set::build(config, &Set::default())?;
+    pub fn new(config: &Config, outside: Outside) -> Result<Self, CredentialsError> {
+        let (set, _all_are_new) = Set::build(config, &Set::default(), &outside)?;
         Ok(Self { current: RwLock::new(Arc::new(set)), outside })
     }
 
     /// Makes the credentials of another configuration, for [`Credentials::replace`]. Secrets are read again.
-    pub fn prepare(&self, config: &Config) -> Result<NextCredentials, CredentialError> {
-        let (next, other_secrets) = Set::build(config, &self.current())?;
+    pub fn prepare(&self, config: &Config) -> Result<NextCredentials, CredentialsError> {
+        let (next, other_secrets) = Set::build(config, &self.current(), &self.outside)?;
         Ok(NextCredentials { next: Arc::new(next), other_secrets })
     }
 
@@ -205,7 +226,23 @@ impl Credentials {
                 let token = tokens.lend(&wish, &self.outside).await?;
                 Carried { headers: vec![(AUTHORIZATION, token.value())], token: Some(token) }
             }
+            Source::IdTokens(tokens) => {
+                let value = tokens.authorization(name, call, &self.outside)?;
+                Carried { headers: vec![(AUTHORIZATION, value)], token: None }
+            }
         })
+    }
+
+    /// What whoever verifies our ID tokens has to know at this moment; `None` where we issue none.
+    pub fn published(&self, now: WallMs) -> Option<Published> {
+        self.current().issuer.as_ref().map(|issuer| issuer.published(now))
+    }
+
+    /// Rotates the keys that sign our ID tokens, if there are any and it is time.
+    pub fn turn_signing_keys(&self) {
+        if let Some(issuer) = &self.current().issuer {
+            issuer.turn_keys(&self.outside);
+        }
     }
 
     fn current(&self) -> Arc<Set> {
@@ -215,15 +252,22 @@ impl Credentials {
 
 impl Set {
     /// The set of a configuration. What has not changed is taken over from `before`; says whose secrets have.
-    fn build(config: &Config, before: &Self) -> Result<(Self, Vec<CredentialName>), CredentialError> {
+    fn build(
+        config: &Config,
+        before: &Self,
+        outside: &Outside,
+    ) -> Result<(Self, Vec<CredentialName>), CredentialsError> {
+        let issuer = OidcIssuer::of(config, before.issuer.as_ref(), outside)?;
         let mut set = Self {
             by_name: BTreeMap::new(),
             of_queues: config.queues.iter().map(|(name, queue)| (name.clone(), queue.auth.clone())).collect(),
             of_others: config.queue_defaults.auth.clone(),
+            issuer,
         };
         let mut other_secrets = Vec::new();
         for (name, config) in &config.credentials {
-            let old = before.by_name.get(name).filter(|old| old.config == *config);
+            let stands = |old: &&Arc<Credential>| old.config == *config && old.source.stands(set.issuer.as_ref());
+            let old = before.by_name.get(name).filter(stands);
             let secrets = Secrets::read(name, config)?;
             let same = old.filter(|old| old.digest == secrets.digest());
             if old.is_some() && same.is_none() {
@@ -231,7 +275,7 @@ impl Set {
             }
             let credential = match same {
                 Some(same) => Arc::clone(same),
-                None => Arc::new(Credential::build(config, &secrets)?),
+                None => Arc::new(Credential::build(config, &secrets, set.issuer.as_ref())?),
             };
             set.by_name.insert(name.clone(), credential);
         }
@@ -301,7 +345,11 @@ impl<'a> Secrets<'a> {
 }
 
 impl Credential {
-    fn build(config: &CredentialConfig, secrets: &Secrets<'_>) -> Result<Self, CredentialError> {
+    fn build(
+        config: &CredentialConfig,
+        secrets: &Secrets<'_>,
+        issuer: Option<&Arc<OidcIssuer>>,
+    ) -> Result<Self, CredentialError> {
         let source = match &config.kind {
             CredentialKind::Bearer { .. } => Source::Fixed(secrets.with("token", fixed::bearer)?),
             CredentialKind::Basic { username, .. } => {
@@ -318,6 +366,11 @@ impl Credential {
                 let plain = config.allow_plain_http;
                 Source::Tokens(secrets.with("key", |file| Account::new(file, wanted, plain))?.into())
             }
+            CredentialKind::Oidc { audience } => {
+                let why = "oidc needs server.public_url, where handlers find our public keys";
+                let missing = || CredentialError { name: secrets.of.clone(), key: "kind", why: why.to_owned() };
+                Source::IdTokens(IdTokens::new(issuer.ok_or_else(missing)?, audience.as_ref()))
+            }
         };
         Ok(Self { config: config.clone(), digest: secrets.digest(), source })
     }
@@ -328,7 +381,15 @@ impl Source {
     fn sets(&self) -> Vec<HeaderName> {
         match self {
             Self::Fixed(Fixed { name, .. }) => vec![name.clone()],
-            Self::Tokens(_) => vec![AUTHORIZATION],
+            Self::Tokens(_) | Self::IdTokens(_) => vec![AUTHORIZATION],
+        }
+    }
+
+    /// Whether it can be used as it is while we are this issuer.
+    fn stands(&self, issuer: Option<&Arc<OidcIssuer>>) -> bool {
+        match self {
+            Self::Fixed(_) | Self::Tokens(_) => true,
+            Self::IdTokens(tokens) => tokens.are_of(issuer),
         }
     }
 }

@@ -37,7 +37,7 @@ fn outside() -> Outside {
     }
 }
 
-fn made(config: &Config) -> Result<Credentials, CredentialError> {
+fn made(config: &Config) -> Result<Credentials, CredentialsError> {
     Credentials::new(config, outside())
 }
 
@@ -56,7 +56,9 @@ fn check(credentials: &Credentials, to: &str) -> Result<(), Refused> {
 async fn carried(credentials: &Credentials, to: &str) -> String {
     let (to, body) = (url(to), Bytes::new());
     let now = credentials.outside.clock.now();
-    let call = Call { url: &to, method: &Method::POST, body: &body, task_id: "t", attempt: 1, now, fresh: false };
+    let queue = QueueName::parse("mail").unwrap();
+    let (method, task_id) = (&Method::POST, "t");
+    let call = Call { url: &to, method, body: &body, task_id, queue: &queue, attempt: 1, now, fresh: false };
     let headers = credentials.headers(&name("billing"), &call).await.unwrap().headers;
     let lines = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
     lines.collect::<Vec<_>>().join("; ")
@@ -135,6 +137,7 @@ async fn a_reload_reads_secrets_again_and_says_whose_are_others() {
 fn a_secret_that_cannot_be_used_is_told_by_its_key_and_never_shown() {
     let place = Place::new();
     let error = made(&place.config("hunter2 x", &["*"], false)).unwrap_err();
+    let CredentialsError::Credential(error) = error else { panic!("{error}") };
     assert_eq!((error.name.as_str(), error.key), ("billing", "token"));
     assert!(!error.to_string().contains("hunter2"), "{error}");
     let credentials = made(&place.config("hunter2", &["*"], false)).unwrap();

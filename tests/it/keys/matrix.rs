@@ -80,8 +80,17 @@ impl Stage<'_> {
             "get_queue" | "pause_queue" | "resume_queue" => path = path.replace("{queue}", "mail"),
             "get_key" | "revoke_key" => path = path.replace("{id}", &key(self.server, &["read"]).await.0),
             "create_key" => body = Some(json!({"name": "new", "scopes": ["read"]})),
-            "list_tasks" | "list_queues" | "list_dead_letters" | "list_keys" | "get_metrics" | "get_health"
-            | "get_readiness" | "get_openapi" | "get_docs" => {}
+            "list_tasks"
+            | "list_queues"
+            | "list_dead_letters"
+            | "list_keys"
+            | "get_metrics"
+            | "get_health"
+            | "get_readiness"
+            | "get_openapi"
+            | "get_docs"
+            | "get_openid_configuration"
+            | "get_jwks" => {}
             other => panic!("`{other}` is new: say here how it is called"),
         }
         (path, body)
@@ -237,9 +246,11 @@ async fn every_operation_needs_the_scope_that_the_docs_promise() {
         ("get_dead_letter", "read"),
         ("get_docs", "public"),
         ("get_health", "public"),
+        ("get_jwks", "public"),
         ("get_key", "admin"),
         ("get_metrics", "metrics"),
         ("get_openapi", "public"),
+        ("get_openid_configuration", "public"),
         ("get_queue", "read"),
         ("get_readiness", "public"),
         ("get_task", "read"),

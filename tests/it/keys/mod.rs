@@ -14,7 +14,8 @@ use crate::support::target::{Reply, Target};
 
 /// A server with the queues `default`, `mail` and `other`.
 async fn server() -> TestServer {
-    Home::new().with_queue("mail", |_| {}).with_queue("other", |_| {}).start().await
+    let home = Home::new().with_queue("mail", |_| {}).with_queue("other", |_| {});
+    home.with(|config| config.server.public_url = Some("https://queue.example".to_owned())).start().await
 }
 
 /// Makes a key with these scopes; gives its id and the key itself.

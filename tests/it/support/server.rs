@@ -66,6 +66,14 @@ impl Home {
         self.dir.path()
     }
 
+    /// Starts no server there: says why.
+    pub(crate) async fn refused(mut self) -> String {
+        install_provider();
+        let (clock, _) = self.clock.take().expect("a place where a server was");
+        let started = App::start(self.config.clone(), clock, Chance::from_seed(1)).await;
+        started.err().expect("it does not start").to_string()
+    }
+
     /// Starts a server there. Its clock goes on where a former server's stood.
     pub(crate) async fn start(mut self) -> TestServer {
         install_provider();

@@ -91,6 +91,7 @@ impl HttpHandler {
             method: &payload.method,
             body: payload.body.as_ref().unwrap_or(&nothing),
             task_id: &task_id,
+            queue: &work.queue,
             attempt: work.header.attempts,
             now: attempt.now(),
             fresh: matches!(work.previous, Some((OutcomeClass::Auth, _))),
