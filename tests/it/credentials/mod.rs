@@ -1,5 +1,6 @@
 //! What calls carry: named credentials on a real server with a real target, and where they may not go.
 
+mod id_tokens;
 mod tokens;
 
 use std::path::Path;
