@@ -229,7 +229,7 @@ fn lane(
             let (code, field) = match &refused {
                 Refused::Unknown { .. } => (Code::UnknownCredential, "/auth"),
                 Refused::Host { .. } => (Code::CredentialNotAllowed, "/url"),
-                Refused::PlainHttp { .. } => (Code::CredentialOverPlainHttp, "/url"),
+                Refused::PlainHttp { .. } | Refused::NoHandshake { .. } => (Code::CredentialOverPlainHttp, "/url"),
             };
             findings.add(code, Fault::new(object.pointer("payload") + field, refused.to_string()));
         }

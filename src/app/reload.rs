@@ -152,9 +152,8 @@ impl App {
             self.credentials.replace(credentials);
         }
         if let (Some(tls), Some(next)) = (&self.tls, certificate) {
-            if next.is_other {
-                certificate::ready(&next.facts, Some("replaced")).emit(&self.telemetry);
-            }
+            // Also when it is the same: before, the files may have been refused.
+            certificate::ready(&next.facts).emit(&self.telemetry);
             tls.replace(next);
         }
         self.payload_bytes_max.store(config.payload_bytes_max, Ordering::Relaxed);

@@ -229,7 +229,7 @@ fn tls(config: &Config, clock: &Clock, telemetry: &Telemetry) -> Result<Option<A
             "the wall clock is wrong: the certificate cannot be checked by it, and is served as it is"
         );
     }
-    certificate::ready(&tls.facts, None).emit(telemetry);
+    certificate::ready(&tls.facts).emit(telemetry);
     Ok(Some(Arc::new(tls)))
 }
 

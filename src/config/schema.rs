@@ -119,10 +119,20 @@ const VALUES: &[(&str, bool, Kind)] = &[
     (
         "credentials.*.kind",
         false,
-        Words(&["bearer", "basic", "header", "oauth2_client_credentials", "service_account", "oidc"]),
+        Words(&[
+            "bearer",
+            "basic",
+            "header",
+            "oauth2_client_credentials",
+            "service_account",
+            "oidc",
+            "mtls",
+            "standard_webhooks",
+        ]),
     ),
     ("credentials.*.hosts", false, HostPattern),
     ("credentials.*.allow_plain_http", false, Truth),
+    ("credentials.*.also", false, Name),
     ("credentials.*.token", false, Reference),
     ("credentials.*.username", false, Text),
     ("credentials.*.password", false, Reference),
@@ -137,6 +147,8 @@ const VALUES: &[(&str, bool, Kind)] = &[
     ("credentials.*.scopes", false, Text),
     ("credentials.*.audience", false, Text),
     ("credentials.*.key", false, Reference),
+    ("credentials.*.certificate", false, Reference),
+    ("credentials.*.secrets", false, Reference),
     ("limits.payload_bytes", false, Size(1, limits::PAYLOAD_BYTES_MAX)),
     ("storage.reserve", true, Size(limits::RESERVE_BYTES_MIN, limits::BYTES_KEPT_MAX)),
     ("logging.format", false, Words(&["auto", "text", "json"])),
@@ -227,6 +239,8 @@ fn list(path: &str) -> Map<String, Value> {
     let most = match path {
         "credentials.*.hosts" => limits::CREDENTIAL_HOSTS_MAX,
         "credentials.*.scopes" => limits::CREDENTIAL_SCOPES_MAX,
+        "credentials.*.also" => limits::CREDENTIAL_ALSO_MAX,
+        "credentials.*.secrets" => limits::CREDENTIAL_SECRETS_MAX,
         _ => limits::EGRESS_ENTRIES_MAX,
     };
     object(json!({"type": ["array", "null"], "items": items, "maxItems": most}))

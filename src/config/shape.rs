@@ -47,6 +47,7 @@ static CREDENTIAL: Shape = Section(&[
     ("kind", &Value),
     ("hosts", &List),
     ("allow_plain_http", &Value),
+    ("also", &List),
     ("token", &Value),
     ("username", &Value),
     ("password", &Value),
@@ -61,6 +62,8 @@ static CREDENTIAL: Shape = Section(&[
     ("scopes", &List),
     ("audience", &Value),
     ("key", &Value),
+    ("certificate", &Value),
+    ("secrets", &List),
 ]);
 static HOST: Shape = Section(&[("max_concurrent", &Value)]);
 static TLS: Shape = Section(&[("certificate", &Value), ("key", &Value), ("min_version", &Value)]);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::credential::{CredentialConfig, Plain};
+use super::credential::{CredentialConfig, CredentialKind, Plain};
 use super::fault::{Origin, child};
 use super::load::Loaded;
 use super::model::{
@@ -138,20 +138,31 @@ fn egress(egress: &EgressConfig) -> Item {
 
 fn credentials(credentials: &BTreeMap<CredentialName, CredentialConfig>) -> Item {
     let one = |credential: &CredentialConfig| {
-        let hosts = credential.hosts.iter().map(|host| scalar(&host.to_string())).collect();
         let mut fields = vec![
             field("kind", text(credential.kind.as_str())),
-            field("hosts", Item::List(hosts)),
+            field("hosts", list(credential.hosts.iter())),
             field("allow_plain_http", bare(credential.allow_plain_http)),
         ];
         fields.extend(credential.kind.plain().into_iter().map(|(key, value)| match value {
             Plain::Text(value) => field(key, text(value)),
-            Plain::List(values) => field(key, Item::List(values.iter().map(|value| scalar(value)).collect())),
+            Plain::List(values) => field(key, list(values.iter())),
         }));
-        fields.extend(credential.kind.secrets().into_iter().map(|(key, at)| field(key, text(&at.to_string()))));
+        if !credential.also.is_empty() {
+            fields.push(field("also", list(credential.also.iter())));
+        }
+        if let CredentialKind::StandardWebhooks { secrets } = &credential.kind {
+            fields.push(field("secrets", list(secrets.iter())));
+        } else {
+            let secrets = credential.kind.secrets().into_iter();
+            fields.extend(secrets.map(|(key, at)| field(key, text(&at.to_string()))));
+        }
         Item::Map(fields)
     };
     Item::Map(credentials.iter().map(|(name, credential)| (name.to_string(), one(credential))).collect())
+}
+
+fn list<T: std::fmt::Display>(items: impl Iterator<Item = T>) -> Item {
+    Item::List(items.map(|item| scalar(&item.to_string())).collect())
 }
 
 fn logging(logging: &LoggingConfig) -> Item {
@@ -442,6 +453,9 @@ credentials:
          client_auth: client_secret_post, client_secret: \"env:S\", audience: \"null\"}
   jwt: {kind: oauth2_client_credentials, token_url: \"https://a.example/t\", client_id: me,
         client_auth: private_key_jwt, private_key: \"file:k\", key_id: \"1\"}
+  identity-mtls: {kind: mtls, certificate: \"file:c\", private_key: \"env:K\"}
+  signed: {kind: standard_webhooks, secrets: [\"env:A\", \"file:b: c\"]}
+  all: {kind: header, name: X-Also, value: \"env:KEY\", also: [identity-mtls, signed, basic]}
   access: {kind: service_account, key: \"file:k\", scopes: [a]}
   identity: {kind: service_account, key: \"file:k\", audience: \"https://a.example\"}
   own: {kind: oidc}

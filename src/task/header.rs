@@ -116,6 +116,39 @@ impl Header {
         TaskId { key: self.key, tail: self.tail }
     }
 
+    /// The header of a task that is accepted at `now`, in this queue and lane: queued, due at once, and nothing has
+    /// happened to it yet.
+    pub fn accepted(key: TaskKey, tail: IdTail, (queue, lane): (NameId, NameId), now: WallMs) -> Self {
+        Self {
+            key,
+            tail,
+            queue,
+            lane,
+            status: Status::Queued,
+            priority: Priority::default(),
+            ahead: false,
+            due_on_wall: false,
+            series: 1,
+            attempts: 0,
+            attempts_total: 0,
+            interruptions: 0,
+            epoch: 1,
+            lease: None,
+            lease_until: None,
+            due: now,
+            expires_at: None,
+            give_up_at: None,
+            first_dispatched_at: None,
+            submitted_at: now,
+            changed_at: now,
+            last_class: None,
+            last_http_status: None,
+            no_credential: NoCredential::default(),
+            dead_reason: None,
+            payload_bytes: 0,
+        }
+    }
+
     /// Where the task stands at `now`: a waiting task whose time has come is `queued`, though its record still says
     /// `scheduled` or `retrying` (moving on costs no commit).
     pub fn status_at(&self, now: WallMs) -> Status {
@@ -177,32 +210,11 @@ mod tests {
 
     fn header(status: Status, attempts: u32) -> Header {
         Header {
-            key: TaskKey::MIN,
-            tail: IdTail::new(5),
-            queue: NameId(0),
-            lane: NameId(0),
             status,
-            priority: Priority::default(),
-            ahead: false,
-            due_on_wall: false,
-            series: 1,
             attempts,
             attempts_total: attempts,
-            interruptions: 0,
-            epoch: 1,
-            lease: None,
-            lease_until: None,
             due: WallMs::new(7),
-            expires_at: None,
-            give_up_at: None,
-            first_dispatched_at: None,
-            submitted_at: WallMs::new(1),
-            changed_at: WallMs::new(1),
-            last_class: None,
-            last_http_status: None,
-            no_credential: NoCredential::default(),
-            dead_reason: None,
-            payload_bytes: 0,
+            ..Header::accepted(TaskKey::MIN, IdTail::new(5), (NameId(0), NameId(0)), WallMs::new(1))
         }
     }
 

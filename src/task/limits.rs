@@ -287,6 +287,14 @@ pub const CREDENTIAL_HOSTS_MAX: usize = 100;
 pub const CREDENTIAL_SCOPES_MAX: usize = 100;
 /// Characters of a credential's plain values: a username, a header's name, a client id, a scope.
 pub const CREDENTIAL_TEXT_LEN_MAX: usize = 1_024;
+/// Entries of one credential's `also`.
+pub const CREDENTIAL_ALSO_MAX: usize = 4;
+/// Entries of one credential's `secrets`.
+pub const CREDENTIAL_SECRETS_MAX: usize = 4;
+/// The shortest secret that signs webhooks, in bytes (Standard Webhooks 1.0.0, "Signature scheme").
+pub const WEBHOOK_SECRET_BYTES_MIN: usize = 24;
+/// The longest.
+pub const WEBHOOK_SECRET_BYTES_MAX: usize = 64;
 /// A secret that a credential refers to, in bytes.
 pub const SECRET_BYTES_MAX: usize = 64 * 1024;
 /// How long fetching a token may take.

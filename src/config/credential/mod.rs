@@ -16,6 +16,7 @@ use url::Url;
 use super::host_pattern::HostPattern;
 use super::raw::Scalar;
 use super::value::path;
+use crate::task::CredentialName;
 
 pub(super) use read::{check_issuer, credentials, reference};
 pub use read::{is_this_machine, token_url};
@@ -27,6 +28,8 @@ pub struct CredentialConfig {
     pub hosts: Vec<HostPattern>,
     /// Whether it may go over plain HTTP to hosts other than this machine.
     pub allow_plain_http: bool,
+    /// Others that go along with it, each to its own hosts only.
+    pub also: Vec<CredentialName>,
     /// What it is.
     pub kind: CredentialKind,
 }
@@ -66,6 +69,18 @@ pub enum CredentialKind {
     Oidc {
         /// Whom the tokens are for; `None`: the origin of each target.
         audience: Option<String>,
+    },
+    /// A client certificate, shown in the handshake (RFC 8446 section 4.4.2).
+    Mtls {
+        /// The certificate and those between it and its CA, in PEM.
+        certificate: SecretRef,
+        /// Its key, in PEM.
+        key: SecretRef,
+    },
+    /// Signatures as Standard Webhooks define them.
+    StandardWebhooks {
+        /// What is signed with; more than one while receivers change over to another.
+        secrets: Vec<SecretRef>,
     },
 }
 
@@ -133,16 +148,20 @@ enum Kind {
     ClientCredentials,
     ServiceAccount,
     Oidc,
+    Mtls,
+    StandardWebhooks,
 }
 
 /// The kinds as `kind:` names them.
-const WORDS: [(&str, Kind); 6] = [
+const WORDS: [(&str, Kind); 8] = [
     ("bearer", Kind::Bearer),
     ("basic", Kind::Basic),
     ("header", Kind::Header),
     ("oauth2_client_credentials", Kind::ClientCredentials),
     ("service_account", Kind::ServiceAccount),
     ("oidc", Kind::Oidc),
+    ("mtls", Kind::Mtls),
+    ("standard_webhooks", Kind::StandardWebhooks),
 ];
 /// How a client may show who it is.
 const CLIENT_AUTH: [(&str, HowShown); 3] = [
@@ -159,14 +178,14 @@ enum HowShown {
 }
 
 /// The keys of every kind.
-const OF_ALL: [&str; 3] = ["kind", "hosts", "allow_plain_http"];
+const OF_ALL: [&str; 4] = ["kind", "hosts", "allow_plain_http", "also"];
 
 /// Every key of a credential, and what editors say about it.
 pub(super) const DESCRIBED: &[(&str, &str)] = &[
     (
         "kind",
-        "What the credential is: bearer, basic, header, oauth2_client_credentials, service_account or oidc (ID tokens \
-         that this server issues itself; needs server.public_url). Required.",
+        "What the credential is: bearer, basic, header, oauth2_client_credentials, service_account, oidc (ID tokens that \
+         this server issues itself; needs server.public_url), mtls or standard_webhooks. Required.",
     ),
     (
         "hosts",
@@ -176,6 +195,11 @@ pub(super) const DESCRIBED: &[(&str, &str)] = &[
     (
         "allow_plain_http",
         "true: it may go over plain HTTP to hosts other than this machine, where anybody can read it.",
+    ),
+    (
+        "also",
+        "The names of credentials that go along with this one, such as a signature beside a token. Each goes to its own \
+         hosts only.",
     ),
     ("token", "bearer: where the token is found, env:NAME or file:PATH."),
     ("username", "basic: the user."),
@@ -193,7 +217,17 @@ pub(super) const DESCRIBED: &[(&str, &str)] = &[
     (
         "private_key",
         "oauth2_client_credentials with private_key_jwt: where the client's key is found, env:NAME or file:PATH; RSA, \
-         P-256 or Ed25519, in PEM.",
+         P-256 or Ed25519, in PEM. mtls: where the certificate's key is found.",
+    ),
+    (
+        "certificate",
+        "mtls: where the client certificate is found, env:NAME or file:PATH; in PEM, with those between it and its CA \
+         after it.",
+    ),
+    (
+        "secrets",
+        "standard_webhooks: where the secrets are found that sign, a list of env:NAME or file:PATH; whsec_ and base64 \
+         (HMAC-SHA256) or whsk_ and base64 (Ed25519). All of them sign: two are for the change from one to the other.",
     ),
     ("key_id", "oauth2_client_credentials with private_key_jwt: which key it is, for the issuer."),
     (
@@ -232,6 +266,8 @@ impl Kind {
             ],
             Self::ServiceAccount => &["key", "scopes", "audience"],
             Self::Oidc => &["audience"],
+            Self::Mtls => &["certificate", "private_key"],
+            Self::StandardWebhooks => &["secrets"],
         }
     }
 }
@@ -246,6 +282,8 @@ impl CredentialKind {
             Self::ClientCredentials(_) => Kind::ClientCredentials,
             Self::ServiceAccount { .. } => Kind::ServiceAccount,
             Self::Oidc { .. } => Kind::Oidc,
+            Self::Mtls { .. } => Kind::Mtls,
+            Self::StandardWebhooks { .. } => Kind::StandardWebhooks,
         }
         .word()
     }
@@ -262,13 +300,29 @@ impl CredentialKind {
             },
             Self::ServiceAccount { key, .. } => vec![("key", key)],
             Self::Oidc { .. } => Vec::new(),
+            Self::Mtls { certificate, key } => vec![("certificate", certificate), ("private_key", key)],
+            Self::StandardWebhooks { secrets } => secrets.iter().map(|secret| ("secrets", secret)).collect(),
+        }
+    }
+
+    /// What of a request it sets, of which there can be one only.
+    fn sets(&self) -> &str {
+        match self {
+            Self::Bearer { .. }
+            | Self::Basic { .. }
+            | Self::ClientCredentials(_)
+            | Self::ServiceAccount { .. }
+            | Self::Oidc { .. } => "authorization",
+            Self::Header { name, .. } => name,
+            Self::Mtls { .. } => "the client certificate",
+            Self::StandardWebhooks { .. } => "the webhook signature",
         }
     }
 
     /// Its plain values, each with its key.
     pub(super) fn plain(&self) -> Vec<(&'static str, Plain<'_>)> {
         match self {
-            Self::Bearer { .. } => Vec::new(),
+            Self::Bearer { .. } | Self::Mtls { .. } | Self::StandardWebhooks { .. } => Vec::new(),
             Self::Basic { username, .. } => vec![("username", Plain::Text(username))],
             Self::Header { name, .. } => vec![("name", Plain::Text(name))],
             Self::ClientCredentials(client) => client.plain(),

@@ -14,7 +14,8 @@ use crate::config::raw::Scalar;
 use crate::config::section::Section;
 use crate::config::value::{truth, word};
 use crate::task::limits::{
-    CREDENTIAL_HOSTS_MAX, CREDENTIAL_SCOPES_MAX, CREDENTIAL_TEXT_LEN_MAX, CREDENTIALS_MAX, TARGET_URL_LEN_MAX,
+    CREDENTIAL_ALSO_MAX, CREDENTIAL_HOSTS_MAX, CREDENTIAL_SCOPES_MAX, CREDENTIAL_SECRETS_MAX, CREDENTIAL_TEXT_LEN_MAX,
+    CREDENTIALS_MAX, TARGET_URL_LEN_MAX,
 };
 use crate::task::reserved::is_reserved;
 use crate::task::{CredentialName, name::NameError};
@@ -41,7 +42,40 @@ pub(in crate::config) fn credentials(
             Err(error) => faults.push(&entry.origin, entry.path.as_str(), no_name(&error)),
         }
     }
+    for (name, credential) in &credentials {
+        let entry = at.at(name.as_str());
+        for fault in company(credential, &credentials, |also| at.has(also.as_str())) {
+            faults.push(entry.origin_of("also"), child(&entry.path, "also"), fault);
+        }
+    }
     credentials
+}
+
+/// What is wrong with those that are to go along with a credential. One that is faulty itself (`is_written`) is there:
+/// one fault is told once.
+fn company(
+    credential: &CredentialConfig,
+    all: &BTreeMap<CredentialName, CredentialConfig>,
+    is_written: impl Fn(&CredentialName) -> bool,
+) -> Vec<String> {
+    let (mut faults, mut taken) = (Vec::new(), vec![credential.kind.sets()]);
+    for also in &credential.also {
+        let Some(other) = all.get(also) else {
+            if !is_written(also) {
+                faults.push(format!("there is no credential `{also}`"));
+            }
+            continue;
+        };
+        if !other.also.is_empty() {
+            faults.push(format!("`{also}` takes others along itself; name them here instead"));
+        }
+        let sets = other.kind.sets();
+        if taken.contains(&sets) {
+            faults.push(format!("`{also}` sets {sets}, and that is set already"));
+        }
+        taken.push(sets);
+    }
+    faults
 }
 
 fn no_name(error: &NameError) -> String {
@@ -81,13 +115,14 @@ pub(in crate::config) fn reference(scalar: &Scalar) -> Result<CredentialName, St
 fn credential(at: &Section<'_>, faults: &mut ConfigFaults) -> Option<CredentialConfig> {
     let hosts = at.list("hosts", CREDENTIAL_HOSTS_MAX, |scalar| HostPattern::parse(&scalar.text), faults);
     let allow_plain_http = at.get("allow_plain_http", false, truth, faults);
+    let also = at.list("also", CREDENTIAL_ALSO_MAX, reference, faults);
     if !at.has("kind") {
         let known = WORDS.map(|(word, _)| word).join(", ");
         faults.push(&at.origin, child(&at.path, "kind"), format!("is required: one of {known}"));
     }
     let kind = at.get("kind", None, |scalar| word(&WORDS)(scalar).map(Some), faults)?;
     let kind = Reading { at, faults, allow_plain_http }.kind(kind)?;
-    Some(CredentialConfig { hosts, allow_plain_http, kind })
+    Some(CredentialConfig { hosts, allow_plain_http, also, kind })
 }
 
 /// One credential, whose kind is known, being read.
@@ -116,6 +151,11 @@ impl Reading<'_, '_> {
                 CredentialKind::ServiceAccount { key: key?, wanted }
             }
             Kind::Oidc => CredentialKind::Oidc { audience: self.audience() },
+            Kind::Mtls => {
+                let (certificate, key) = (self.secret("certificate"), self.secret("private_key"));
+                CredentialKind::Mtls { certificate: certificate?, key: key? }
+            }
+            Kind::StandardWebhooks => CredentialKind::StandardWebhooks { secrets: self.secrets()? },
         })
     }
 
@@ -187,6 +227,17 @@ impl Reading<'_, '_> {
             self.missing(key);
         }
         self.at.get(key, None, |scalar| read(scalar).map(Some), self.faults)
+    }
+
+    /// The list of `secrets`; one at least.
+    fn secrets(&mut self) -> Option<Vec<SecretRef>> {
+        let known = self.faults.count();
+        let parse = |scalar: &Scalar| SecretRef::parse(&scalar.text);
+        let secrets = self.at.hidden_list("secrets", CREDENTIAL_SECRETS_MAX, parse, self.faults);
+        if secrets.is_empty() && self.faults.count() == known {
+            self.missing("secrets");
+        }
+        Some(secrets).filter(|secrets| !secrets.is_empty())
     }
 
     fn secret(&mut self, key: &str) -> Option<SecretRef> {

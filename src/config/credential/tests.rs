@@ -3,7 +3,10 @@
 use super::*;
 use crate::config::tests::load_with;
 use crate::config::{Config, Flags};
-use crate::task::limits::{CREDENTIAL_HOSTS_MAX, CREDENTIAL_SCOPES_MAX, CREDENTIAL_TEXT_LEN_MAX, CREDENTIALS_MAX};
+use crate::task::limits::{
+    CREDENTIAL_ALSO_MAX, CREDENTIAL_HOSTS_MAX, CREDENTIAL_SCOPES_MAX, CREDENTIAL_SECRETS_MAX, CREDENTIAL_TEXT_LEN_MAX,
+    CREDENTIALS_MAX,
+};
 
 fn read(credential: &str) -> Result<CredentialConfig, Vec<String>> {
     let text = format!("credentials: {{billing: {credential}}}");
@@ -33,12 +36,12 @@ fn what_is_missing_foreign_or_wrong_is_told_with_its_place() {
     assert_eq!(
         faults("{}"),
         ["credentials.billing.kind: is required: one of bearer, basic, header, oauth2_client_credentials, \
-          service_account, oidc"]
+          service_account, oidc, mtls, standard_webhooks"]
     );
     assert_eq!(
         faults("{kind: beaer}"),
         ["credentials.billing.kind: got `beaer`, expected bearer or basic or header or \
-          oauth2_client_credentials or service_account or oidc; did you mean `bearer`?"]
+          oauth2_client_credentials or service_account or oidc or mtls or standard_webhooks; did you mean `bearer`?"]
     );
     assert_eq!(
         faults("{kind: bearer, username: me}"),
@@ -125,6 +128,56 @@ fn our_own_id_tokens_need_a_url_where_handlers_find_our_keys() {
     assert!(with("public_url: \"http://queue.example\"", "").unwrap_err().contains("needs https"));
     assert!(with("public_url: \"http://127.0.0.1:8443\"", "").is_ok());
     assert_eq!(with("public_url: nonsense", "").unwrap_err().matches("public_url").count(), 1, "told once");
+}
+
+#[test]
+fn a_certificate_and_secrets_that_sign_are_named_by_where_they_are() {
+    let mtls = read("{kind: mtls, certificate: \"file:c.pem\", private_key: \"env:K\"}").unwrap();
+    let at = [("certificate", &SecretRef::File("c.pem".into())), ("private_key", &SecretRef::Env("K".to_owned()))];
+    assert_eq!(mtls.kind.secrets(), at);
+    let secrets = |count: usize| {
+        let list: Vec<String> = (0..count).map(|n| format!("\"env:S{n}\"")).collect();
+        read(&format!("{{kind: standard_webhooks, secrets: [{}]}}", list.join(", ")))
+    };
+    assert_eq!(secrets(1).unwrap().kind.secrets().len(), 1);
+    assert_eq!(secrets(CREDENTIAL_SECRETS_MAX).unwrap().kind.secrets().len(), CREDENTIAL_SECRETS_MAX);
+    assert!(secrets(CREDENTIAL_SECRETS_MAX + 1).is_err());
+    assert_eq!(secrets(0).unwrap_err(), ["credentials.billing.secrets: is required for this kind"]);
+    let told = read("{kind: standard_webhooks, secrets: [\"env:A\", hunter2]}").unwrap_err().join("\n");
+    assert!(
+        told.starts_with("credentials.billing.secrets[1]: got something else") && !told.contains("hunter2"),
+        "{told}"
+    );
+}
+
+#[test]
+fn who_goes_along_is_there_takes_nobody_along_and_sets_something_else() {
+    let others = "token: {kind: bearer, token: \"env:T\"}, signed: {kind: standard_webhooks, secrets: [\"env:S\"]}, \
+                  two: {kind: header, name: x-two, value: \"env:V\", also: [signed]}, bad: {kind: bearer}";
+    let faults = |also: &str| {
+        let one = format!("one: {{kind: basic, username: me, password: \"env:P\", also: [{also}]}}");
+        let text = format!("credentials: {{{one}, {others}}}");
+        let told = load_with(&text, &[], Flags::default()).unwrap_err();
+        let of_also = |line: &str| line.split_once("credentials.one.also: ").map(|(_, detail)| detail.to_owned());
+        told.lines().filter_map(of_also).collect::<Vec<_>>()
+    };
+    assert_eq!(faults("signed"), Vec::<String>::new());
+    assert_eq!(faults("bad"), Vec::<String>::new(), "what is wrong with it itself is told once");
+    assert_eq!(faults("other"), ["there is no credential `other`"]);
+    assert_eq!(faults("token"), ["`token` sets authorization, and that is set already"]);
+    assert_eq!(faults("signed, signed"), ["`signed` sets the webhook signature, and that is set already"]);
+    assert_eq!(faults("two"), ["`two` takes others along itself; name them here instead"]);
+    let own = faults("one");
+    assert!(own.contains(&"`one` takes others along itself; name them here instead".to_owned()), "{own:?}");
+    let count = |count: usize| {
+        let names: Vec<String> = (0..count).map(|n| format!("h{n}")).collect();
+        let all: Vec<String> =
+            names.iter().map(|name| format!("{name}: {{kind: header, name: x-{name}, value: \"env:V\"}}")).collect();
+        let (names, all) = (names.join(", "), all.join(", "));
+        let text = format!("credentials: {{one: {{kind: bearer, token: \"env:T\", also: [{names}]}}, {all}}}");
+        load_with(&text, &[], Flags::default()).is_ok()
+    };
+    assert!(count(CREDENTIAL_ALSO_MAX) && !count(CREDENTIAL_ALSO_MAX + 1));
 }
 
 #[test]

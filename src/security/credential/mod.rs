@@ -17,6 +17,7 @@ mod service_account;
 mod signing_keys;
 mod token;
 mod token_source;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -38,8 +39,10 @@ use self::service_account::Account;
 pub use self::signing_keys::SigningKeysError;
 pub use self::token_source::{LentToken, Unavailable};
 use self::token_source::{Tokens, Wish};
+use self::webhook::Signer;
 use crate::clock::Now;
 use crate::config::{Config, CredentialConfig, CredentialKind, is_this_machine};
+use crate::security::http_client::ClientIdentity;
 use crate::task::{CredentialName, QueueName, WallMs};
 
 /// The credentials in force. To be shared in an [`Arc`].
@@ -100,6 +103,14 @@ pub enum Refused {
         /// The host and its port.
         host: String,
     },
+    /// It is shown in a handshake, and there is none.
+    #[error("the credential `{name}` is a client certificate, which only https shows; call {host} by https")]
+    NoHandshake {
+        /// The credential.
+        name: CredentialName,
+        /// The host and its port.
+        host: String,
+    },
     /// Anybody on the way could read it.
     #[error(
         "the credential `{name}` may not go to {host} over plain http; call https, or set \
@@ -126,6 +137,9 @@ pub enum Unusable {
     /// There is no token to be had.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+    /// This call cannot be signed.
+    #[error("the credential `{0}` cannot sign this call: {1}")]
+    Unsigned(CredentialName, String),
 }
 
 /// What a call carries.
@@ -135,6 +149,8 @@ pub struct Carried {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The token among them, if there is one that was fetched.
     pub token: Option<LentToken>,
+    /// The client certificate that it is called with, if there is one.
+    pub identity: Option<Arc<ClientIdentity>>,
 }
 
 /// The request that the headers are for.
@@ -150,6 +166,8 @@ pub struct Call<'a> {
     pub task_id: &'a str,
     /// Its queue.
     pub queue: &'a QueueName,
+    /// The task and its series, without a full stop: the same over all attempts of the series.
+    pub webhook_id: &'a str,
     /// Which attempt of the series, from 1.
     pub attempt: u32,
     /// The moment.
@@ -182,6 +200,8 @@ enum Source {
     Fixed(Fixed),
     Tokens(Tokens),
     IdTokens(IdTokens),
+    Certificate(Arc<ClientIdentity>),
+    Signer(Signer),
 }
 
 impl Credentials {
@@ -209,28 +229,20 @@ impl Credentials {
         own.cloned().or_else(of_queue)
     }
 
-    /// Whether the credential may go there; then the headers that it sets, which nobody else may give.
+    /// Whether the credential, and those that go along with it, may go there; then the headers that they set, which
+    /// nobody else may give.
     pub fn check(&self, name: &CredentialName, url: &Url) -> Result<Vec<HeaderName>, Refused> {
-        self.current().allowed(name, url).map(|credential| credential.source.sets())
+        let all = self.current().company(name, url)?;
+        Ok(all.iter().flat_map(|(_, credential)| credential.source.sets()).collect())
     }
 
     /// What `call` carries by the credential, if it may still go there.
     pub async fn headers(&self, name: &CredentialName, call: &Call<'_>) -> Result<Carried, Unusable> {
-        let credential = self.current().allowed(name, call.url)?;
-        Ok(match &credential.source {
-            Source::Fixed(Fixed { name, value }) => {
-                Carried { headers: vec![(name.clone(), value.clone())], token: None }
-            }
-            Source::Tokens(tokens) => {
-                let wish = Wish { credential: name, target: call.url, fresh: call.fresh };
-                let token = tokens.lend(&wish, &self.outside).await?;
-                Carried { headers: vec![(AUTHORIZATION, token.value())], token: Some(token) }
-            }
-            Source::IdTokens(tokens) => {
-                let value = tokens.authorization(name, call, &self.outside)?;
-                Carried { headers: vec![(AUTHORIZATION, value)], token: None }
-            }
-        })
+        let mut carried = Carried::default();
+        for (name, credential) in self.current().company(name, call.url)? {
+            credential.source.add_to(&mut carried, &name, call, &self.outside).await?;
+        }
+        Ok(carried)
     }
 
     /// What whoever verifies our ID tokens has to know at this moment; `None` where we issue none.
@@ -282,6 +294,14 @@ impl Set {
         Ok((set, other_secrets))
     }
 
+    /// A credential and those that go along with it, if all of them may go there.
+    fn company(&self, name: &CredentialName, url: &Url) -> Result<Vec<(CredentialName, Arc<Credential>)>, Refused> {
+        let first = self.allowed(name, url)?;
+        let also = first.config.also.iter().map(|also| Ok((also.clone(), self.allowed(also, url)?)));
+        let also = also.collect::<Result<Vec<_>, Refused>>()?;
+        Ok(std::iter::once((name.clone(), first)).chain(also).collect())
+    }
+
     fn allowed(&self, name: &CredentialName, url: &Url) -> Result<Arc<Credential>, Refused> {
         let Some(credential) = self.by_name.get(name) else {
             return Err(Refused::Unknown { name: name.clone(), nearest: self.nearest(name) });
@@ -289,6 +309,9 @@ impl Set {
         let (name, host) = (name.clone(), || place(url));
         if !credential.config.hosts.iter().any(|pattern| pattern.admits(url)) {
             return Err(Refused::Host { name, host: host() });
+        }
+        if url.scheme() != "https" && matches!(credential.source, Source::Certificate(_)) {
+            return Err(Refused::NoHandshake { name, host: host() });
         }
         if url.scheme() != "https" && !credential.config.allow_plain_http && !is_this_machine(url) {
             return Err(Refused::PlainHttp { name, host: host() });
@@ -338,9 +361,19 @@ impl<'a> Secrets<'a> {
 
     /// What is made of the secret under `key`.
     fn with<T>(&self, key: &'static str, make: impl Fn(&Secret) -> Result<T, String>) -> Result<T, CredentialError> {
-        let secret = self.found.iter().find(|(found, _)| *found == key).map(|(_, secret)| secret);
-        let result = secret.ok_or_else(|| "is missing".to_owned()).and_then(make);
-        result.map_err(|why| CredentialError { name: self.of.clone(), key, why })
+        self.with_all(key, |secrets| {
+            secrets.first().ok_or_else(|| "is missing".to_owned()).and_then(|first| make(first))
+        })
+    }
+
+    /// What is made of all secrets under `key`.
+    fn with_all<T>(
+        &self,
+        key: &'static str,
+        make: impl Fn(&[&Secret]) -> Result<T, String>,
+    ) -> Result<T, CredentialError> {
+        let secrets: Vec<_> = self.found.iter().filter(|(found, _)| *found == key).map(|(_, secret)| secret).collect();
+        make(&secrets).map_err(|why| CredentialError { name: self.of.clone(), key, why })
     }
 }
 
@@ -371,26 +404,62 @@ impl Credential {
                 let missing = || CredentialError { name: secrets.of.clone(), key: "kind", why: why.to_owned() };
                 Source::IdTokens(IdTokens::new(issuer.ok_or_else(missing)?, audience.as_ref()))
             }
+            CredentialKind::Mtls { .. } => {
+                let chain = secrets.with("certificate", |chain| Ok(chain.clone()))?;
+                let identity = |key: &Secret| ClientIdentity::new(chain.expose(), key.expose());
+                Source::Certificate(Arc::new(secrets.with("private_key", identity)?))
+            }
+            CredentialKind::StandardWebhooks { .. } => Source::Signer(secrets.with_all("secrets", Signer::new)?),
         };
         Ok(Self { config: config.clone(), digest: secrets.digest(), source })
     }
 }
 
 impl Source {
-    /// The headers that it sets.
+    /// The headers that it sets and a task could give.
     fn sets(&self) -> Vec<HeaderName> {
         match self {
             Self::Fixed(Fixed { name, .. }) => vec![name.clone()],
             Self::Tokens(_) | Self::IdTokens(_) => vec![AUTHORIZATION],
+            // The names of its headers are reserved.
+            Self::Certificate(_) | Self::Signer(_) => Vec::new(),
         }
     }
 
     /// Whether it can be used as it is while we are this issuer.
     fn stands(&self, issuer: Option<&Arc<OidcIssuer>>) -> bool {
         match self {
-            Self::Fixed(_) | Self::Tokens(_) => true,
+            Self::Fixed(_) | Self::Tokens(_) | Self::Certificate(_) | Self::Signer(_) => true,
             Self::IdTokens(tokens) => tokens.are_of(issuer),
         }
+    }
+
+    /// Adds what `call` carries by it.
+    async fn add_to(
+        &self,
+        carried: &mut Carried,
+        name: &CredentialName,
+        call: &Call<'_>,
+        outside: &Outside,
+    ) -> Result<(), Unusable> {
+        match self {
+            Self::Fixed(Fixed { name, value }) => carried.headers.push((name.clone(), value.clone())),
+            Self::Tokens(tokens) => {
+                let wish = Wish { credential: name, target: call.url, fresh: call.fresh };
+                let token = tokens.lend(&wish, outside).await?;
+                carried.headers.push((AUTHORIZATION, token.value()));
+                carried.token = Some(token);
+            }
+            Self::IdTokens(tokens) => {
+                carried.headers.push((AUTHORIZATION, tokens.authorization(name, call, outside)?));
+            }
+            Self::Certificate(identity) => carried.identity = Some(Arc::clone(identity)),
+            Self::Signer(signer) => {
+                let headers = signer.headers(call).map_err(|why| Unusable::Unsigned(name.clone(), why))?;
+                carried.headers.extend(headers);
+            }
+        }
+        Ok(())
     }
 }
 

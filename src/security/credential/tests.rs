@@ -21,7 +21,7 @@ impl Place {
     fn config(&self, secret: &str, hosts: &[&str], allow_plain_http: bool) -> Config {
         let hosts = hosts.iter().map(|host| HostPattern::parse(host).unwrap()).collect();
         let kind = CredentialKind::Bearer { token: self.put(secret) };
-        let credential = CredentialConfig { hosts, allow_plain_http, kind };
+        let credential = CredentialConfig { hosts, allow_plain_http, also: Vec::new(), kind };
         Config { credentials: [(name("billing"), credential)].into(), ..Config::default() }
     }
 }
@@ -57,8 +57,17 @@ async fn carried(credentials: &Credentials, to: &str) -> String {
     let (to, body) = (url(to), Bytes::new());
     let now = credentials.outside.clock.now();
     let queue = QueueName::parse("mail").unwrap();
-    let (method, task_id) = (&Method::POST, "t");
-    let call = Call { url: &to, method, body: &body, task_id, queue: &queue, attempt: 1, now, fresh: false };
+    let call = Call {
+        url: &to,
+        method: &Method::POST,
+        body: &body,
+        task_id: "t",
+        queue: &queue,
+        webhook_id: "t-1",
+        attempt: 1,
+        now,
+        fresh: false,
+    };
     let headers = credentials.headers(&name("billing"), &call).await.unwrap().headers;
     let lines = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
     lines.collect::<Vec<_>>().join("; ")

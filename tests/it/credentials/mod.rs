@@ -1,7 +1,9 @@
 //! What calls carry: named credentials on a real server with a real target, and where they may not go.
 
+mod certificate;
 mod id_tokens;
 mod tokens;
+mod webhook;
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,7 +30,7 @@ fn secret(dir: &Path, file: &str, text: &str) -> SecretRef {
 
 fn of_kind(kind: CredentialKind, hosts: &[&str]) -> CredentialConfig {
     let hosts = hosts.iter().map(|host| HostPattern::parse(host).expect("a pattern")).collect();
-    CredentialConfig { hosts, allow_plain_http: false, kind }
+    CredentialConfig { hosts, allow_plain_http: false, also: Vec::new(), kind }
 }
 
 /// A home whose configuration has the three kinds that need no token: `billing`, `legacy`, `keyed`.

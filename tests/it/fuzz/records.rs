@@ -13,8 +13,8 @@ use sendoff::queue::store::{Change, NameKind, Row, SqliteOptions, SqliteStore, S
 use sendoff::task::header::NameId;
 use sendoff::task::name::LabelName;
 use sendoff::task::{
-    Attempt, Body, Header, IdTail, KeyCounter, LeaseKind, NoCredential, OutcomeClass, Priority, RetryOverrides, Span,
-    Status, TaskName, TaskType, WallMs,
+    Attempt, Body, Header, IdTail, KeyCounter, LeaseKind, NoCredential, OutcomeClass, RetryOverrides, Span, Status,
+    TaskName, TaskType, WallMs,
 };
 use tokio::runtime::Runtime;
 use twox_hash::XxHash3_64;
@@ -237,32 +237,11 @@ fn sum(table: &Table, id: i64, cells: &[Value]) -> i64 {
 fn task() -> (Header, Body) {
     let noon = WallMs::parse("2026-11-24T12:00:00Z").unwrap();
     let header = Header {
-        key: KeyCounter::after(None, 0).next(noon),
-        tail: IdTail::new(0xfeed),
-        queue: NameId(0),
-        lane: NameId(0),
-        status: Status::Queued,
-        priority: Priority::default(),
-        ahead: false,
         due_on_wall: true,
-        series: 1,
-        attempts: 0,
-        attempts_total: 0,
-        interruptions: 0,
-        epoch: 1,
-        lease: None,
-        lease_until: None,
-        due: noon,
         expires_at: Some(noon),
-        give_up_at: None,
-        first_dispatched_at: None,
-        submitted_at: noon,
-        changed_at: noon,
-        last_class: None,
-        last_http_status: None,
         no_credential: NoCredential { waits: 2, refusals: 1 },
-        dead_reason: None,
         payload_bytes: 9,
+        ..Header::accepted(KeyCounter::after(None, 0).next(noon), IdTail::new(0xfeed), (NameId(0), NameId(0)), noon)
     };
     let retry = RetryOverrides { max_attempts: Some(3), jitter: Some(0.25), ..RetryOverrides::default() };
     let body = Body {

@@ -71,6 +71,12 @@ pub(super) fn shown_id(work: &Work) -> String {
     work.body.name.as_ref().map_or_else(|| work.header.id().to_string(), ToString::to_string)
 }
 
+/// The task and its series, without what a client may have named it: for signatures, in which a name with a full stop
+/// could shift what is signed.
+pub(super) fn series_id(work: &Work) -> String {
+    format!("{}-{}", work.header.id(), work.header.series)
+}
+
 /// Whether an earlier attempt was handed over, in this series or another, so that the target may have seen the task.
 /// Within a series only what was handed over is counted, or the series is over. How an earlier series ended without a
 /// request is told from its class, as far as that is known: where this series has not been without a credential since.

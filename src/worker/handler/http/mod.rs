@@ -19,7 +19,7 @@ use crate::clock::Sleep;
 use crate::security::credential::{Call, Carried, Credentials, LentToken, Refused, Unusable};
 use crate::security::egress::Refusal;
 use crate::security::http_answer::describe;
-use crate::security::http_client::OutgoingClients;
+use crate::security::http_client::{IdentityError, OutgoingClients};
 use crate::task::{Fault, LaneName, Outcome, OutcomeClass, QueueName};
 use crate::worker::classify;
 
@@ -50,7 +50,15 @@ impl HttpHandler {
             Ok(carried) => carried,
             Err(outcome) => return outcome,
         };
-        let Carried { headers, token } = carried;
+        let Carried { headers, token, identity } = carried;
+        let client = match identity.map(|identity| self.clients.client_as(&identity, &payload.url)) {
+            None => client,
+            Some(Ok(known)) => known,
+            Some(Err(IdentityError::Refused(refusal))) => return refused(attempt, &refusal),
+            Some(Err(error @ IdentityError::Clients(_))) => {
+                return Outcome::without_answer(OutcomeClass::AuthUnavailable, error.to_string(), attempt.took());
+            }
+        };
         let request = match request(&client, payload, headers, attempt) {
             Ok(request) => request,
             Err(error) => return unreadable(attempt, Some(&describe(error))),
@@ -86,12 +94,14 @@ impl HttpHandler {
             return Ok(Carried::default());
         };
         let (task_id, nothing) = (headers::shown_id(work), Bytes::new());
+        let webhook_id = headers::series_id(work);
         let call = Call {
             url: &payload.url,
             method: &payload.method,
             body: payload.body.as_ref().unwrap_or(&nothing),
             task_id: &task_id,
             queue: &work.queue,
+            webhook_id: &webhook_id,
             attempt: work.header.attempts,
             now: attempt.now(),
             fresh: matches!(work.previous, Some((OutcomeClass::Auth, _))),
@@ -149,14 +159,15 @@ fn request(
 fn without(unusable: &Unusable, attempt: &AttemptContext) -> Outcome {
     let class = match unusable {
         Unusable::Unavailable(_) | Unusable::Refused(Refused::Unknown { .. }) => OutcomeClass::AuthUnavailable,
-        Unusable::Refused(Refused::Host { .. } | Refused::PlainHttp { .. }) => OutcomeClass::CredentialRefused,
+        Unusable::Refused(Refused::Host { .. } | Refused::PlainHttp { .. } | Refused::NoHandshake { .. })
+        | Unusable::Unsigned(..) => OutcomeClass::CredentialRefused,
     };
     let outcome = Outcome::without_answer(class, unusable.to_string(), attempt.took());
     match unusable {
         Unusable::Unavailable(why) => {
             Outcome { retry_after: Some(why.retry_after), refused_by_issuer: why.refused_by_issuer, ..outcome }
         }
-        Unusable::Refused(_) => outcome,
+        Unusable::Refused(_) | Unusable::Unsigned(..) => outcome,
     }
 }
 
