@@ -16,6 +16,7 @@ import time
 import urllib.request
 
 import jwt
+import standardwebhooks
 
 from verify_handler import IdTokens
 
@@ -171,11 +172,40 @@ def check_id_token(server, target):
     print("PyJWT verifies the ID token of a call, and refuses the others")
 
 
+def check_webhook(server, target):
+    secrets = ["whsec_" + base64.b64encode(bytes([n] * 32)).decode() for n in range(3)]
+    for n, secret in enumerate(secrets):
+        (server.home / f"secret-{n}").write_text(secret)
+    hosts = json.dumps([target.origin.removeprefix("http://")])
+    server.configure(f"""
+server: {{ public_url: "{server.url}" }}
+credentials:
+  signed: {{ kind: standard_webhooks, hosts: {hosts}, secrets: ["file:secret-0", "file:secret-1"] }}
+  both: {{ kind: oidc, hosts: {hosts}, also: [signed] }}
+""")
+    order = {"order": 7, "to": "Zoë"}
+    for auth in ["signed", "both"]:
+        headers, body = sent(server, target, {"payload": {"auth": auth, "body": order}})
+        for secret in secrets[:2]:
+            assert standardwebhooks.Webhook(secret).verify(body, dict(headers)) == order
+    tokens = IdTokens(server.url, target.origin, server.ca_file)
+    assert tokens.claims(headers["authorization"])["sub"] == "both"
+
+    old = {**headers, "webhook-timestamp": str(int(headers["webhook-timestamp"]) - 301)}
+    for secret, data, given in [(secrets[2], body, headers), (secrets[0], body + b" ", headers), (secrets[0], body, old)]:
+        try:
+            standardwebhooks.Webhook(secret).verify(data, dict(given))
+        except standardwebhooks.WebhookVerificationError:
+            continue
+        raise AssertionError("a signature passed that should not have")
+    print("standardwebhooks verifies the signature of a call, and refuses the others")
+
+
 def main(binary):
     with tempfile.TemporaryDirectory() as home:
         server, target = Server(binary, home), Target()
         try:
-            for check in [check_id_token]:
+            for check in [check_id_token, check_webhook]:
                 check(server, target)
         except BaseException:
             server.process.kill()
