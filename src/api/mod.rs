@@ -36,6 +36,7 @@ mod router;
 pub mod server;
 mod state;
 mod tasks;
+mod well_known;
 mod wire;
 mod wire_task;
 mod wire_view;

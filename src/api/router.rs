@@ -9,10 +9,11 @@ use crate::security::scope::Scope;
 
 use super::openapi::openapi;
 use super::state::Api;
-use super::{batch, credentials, dlq, docs, keys, layers, ops, queues, tasks};
+use super::{batch, credentials, dlq, docs, keys, layers, ops, queues, tasks, well_known};
 
 /// The paths that need no key (also under `/v1`).
-const PUBLIC: [&str; 4] = ["/healthz", "/readyz", "/openapi.json", "/docs"];
+const PUBLIC: [&str; 6] =
+    ["/healthz", "/readyz", "/openapi.json", "/docs", "/.well-known/openid-configuration", "/.well-known/jwks.json"];
 
 /// Whether a path (without `/v1`) needs no key. The files of the page `/docs` are part of it.
 pub(super) fn is_public(path: &str) -> bool {
@@ -98,6 +99,8 @@ pub fn router(api: Api) -> Router {
         .route("/readyz", get(ops::readyz))
         .route("/openapi.json", get(openapi))
         .route("/docs", get(docs::page))
+        .route("/.well-known/openid-configuration", get(well_known::configuration))
+        .route("/.well-known/jwks.json", get(well_known::keys))
         .merge(docs::parts())
         .method_not_allowed_fallback(layers::no_such_method);
     Router::new()

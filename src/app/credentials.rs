@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::api::{ChangeCredentials, CredentialChange, CredentialChangeError};
 use crate::clock::Clock;
-use crate::config::{CredentialConfig, Secret, credential_given, faults_of_company};
+use crate::config::{CredentialConfig, CredentialKind, Secret, credential_given, faults_of_company};
 use crate::logging::event::{CredentialPut, CredentialRemoved, CredentialUnreadable};
 use crate::logging::{Fact, Telemetry};
 use crate::queue::store::{Change, Store, StoreError};
@@ -131,6 +131,10 @@ impl Keeper {
             return Err(CredentialChangeError::Faults(faults.collect()));
         }
         let changed_at = self.clock.now().wall;
+        if matches!(config.kind, CredentialKind::Oidc { .. }) && self.credentials.published(changed_at).is_none() {
+            let detail = "oidc needs server.public_url: there handlers find the keys that verify our ID tokens";
+            return Err(CredentialChangeError::Faults(vec![Fault::new("/kind".to_owned(), detail)]));
+        }
         let new = NewCredential::new(name.clone(), config, changed_at)
             .map_err(|error| CredentialChangeError::Faults(vec![Fault::new(format!("/{}", error.key), error.why)]))?;
         let sealed = SealedCredential { sealed: key.seal(&name, given)?, name: name.clone(), changed_at };

@@ -9,6 +9,7 @@ mod certificate;
 mod credentials;
 mod keys;
 mod reload;
+mod signing_keys;
 mod start;
 mod stop;
 mod wiring;
@@ -59,6 +60,7 @@ pub struct App {
     keys: Keys,
     key_uses: JoinHandle<()>,
     credential_changes: JoinHandle<()>,
+    signing_keys: JoinHandle<()>,
     clients: Arc<OutgoingClients>,
     credentials: Arc<Credentials>,
     payload_bytes_max: Arc<AtomicU64>,

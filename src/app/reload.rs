@@ -15,7 +15,7 @@ use crate::config::{Change, Config, ConfigFault, ConfigFaults, Difference, Loade
 use crate::logging::event::{ConfigRefused, ConfigReloaded};
 use crate::logging::{Fact, LogFilter, LogLevel};
 use crate::queue::command::EngineError;
-use crate::security::credential::{Credentials, NextCredentials};
+use crate::security::credential::{Credentials, CredentialsError, NextCredentials};
 use crate::security::http_client::{NextClients, OutgoingClients};
 use crate::security::server_tls::{NextCertificate, ServerTls};
 
@@ -218,7 +218,12 @@ impl Preparing {
 
     fn credentials(&self, config: &Config, loaded: &Loaded) -> Result<Option<NextCredentials>, ConfigFault> {
         let next = self.credentials.prepare(config).map(Some);
-        next.map_err(|error| loaded.fault(&format!("credentials.{}.{}", error.name, error.key), error.why))
+        next.map_err(|error| match error {
+            CredentialsError::Credential(error) => {
+                loaded.fault(&format!("credentials.{}.{}", error.name, error.key), error.why)
+            }
+            CredentialsError::SigningKeys(error) => loaded.fault("server.public_url", chain(&error)),
+        })
     }
 
     fn certificate(&self, config: &Config, loaded: &Loaded) -> Result<Option<NextCertificate>, ConfigFault> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::credentials::Keeper;
 use super::keys::Keys;
-use super::{App, Facts, certificate, chain, wiring};
+use super::{App, Facts, certificate, chain, signing_keys, wiring};
 use crate::api::server::{Limits, Server, ServerHandle, Surroundings};
 use crate::api::{Api, Wiring};
 use crate::clock::{Chance, Clock};
@@ -22,7 +22,7 @@ use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::queue::store::{Store, StoreError};
 use crate::security::api_key::{AdminKey, AdminKeyError};
 use crate::security::credential::sealed::{SealingKey, SealingKeyError};
-use crate::security::credential::{CredentialError, Credentials, Outside};
+use crate::security::credential::{Credentials, CredentialsError, Outside};
 use crate::security::http_client::{ClientsError, OutgoingClients};
 use crate::security::server_tls::{Change, ServerTls, TlsSetupError};
 use crate::worker::handler::Handlers;
@@ -64,9 +64,9 @@ pub enum StartError {
     /// No client for outgoing calls.
     #[error("failed to set up outgoing calls: {0}")]
     Clients(#[from] ClientsError),
-    /// A credential of the configuration cannot be used.
-    #[error("failed to set up credentials: {0}")]
-    Credentials(#[from] CredentialError),
+    /// A credential of the configuration cannot be used, or we cannot issue ID tokens.
+    #[error("failed to set up credentials: {why}", why = chain(.0))]
+    Credentials(#[from] CredentialsError),
     /// The key of `credentials_key` cannot be used.
     #[error("failed to read the key that credentials_key names: {0}")]
     SealingKey(#[from] SealingKeyError),
@@ -151,6 +151,7 @@ impl App {
         let renewal = tls.as_ref().map(|tls| certificate::keep(Arc::clone(tls), clock.clone(), telemetry.clone()));
         Ok(Self {
             facts,
+            signing_keys: signing_keys::keep(&outgoing.credentials, &clock),
             queues: ports.queues,
             clock,
             telemetry,

@@ -43,6 +43,7 @@ impl App {
         }
         self.key_uses.abort();
         self.credential_changes.abort();
+        self.signing_keys.abort();
         self.keys.keep_uses().await;
         ShutdownStep::ApiClosed.emit(&telemetry);
         phase.send_replace(Phase::Stop);

@@ -291,7 +291,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::model::{HostConfig, LoggingConfig};
-    use super::super::{Flags, tests::load_with};
+    use super::super::{CredentialKind, Flags, tests::load_with};
     use super::*;
     use crate::task::outcome::StatusAction;
     use crate::task::{LaneName, QueueName, StopWhen, limits};
@@ -434,6 +434,8 @@ mod tests {
                     queues.into_iter().map(|(name, queue)| (QueueName::parse(&name).unwrap(), queue)).collect();
                 config.queue_defaults = defaults;
                 config.credentials = credentials();
+                let has_url = config.server.public_url.is_some();
+                config.credentials.retain(|_, one| has_url || !matches!(one.kind, CredentialKind::Oidc { .. }));
                 config.queue_defaults.auth = config.credentials.keys().next().cloned();
                 (config.payload_bytes_max, config.storage.reserve) = sizes;
                 config
@@ -443,7 +445,8 @@ mod tests {
 
     /// One of each kind.
     fn credentials() -> BTreeMap<CredentialName, CredentialConfig> {
-        let text = "credentials:
+        let text = "server: {public_url: \"https://a.example\"}
+credentials:
   bearer: {kind: bearer, token: \"env:TOKEN\", hosts: [a.example, \"*.b.example:8443\", \"*:*\"]}
   basic: {kind: basic, username: \"null\", password: \"file:a: b\", allow_plain_http: true}
   header: {kind: header, name: X-Key, value: \"env:KEY\"}
@@ -456,6 +459,8 @@ mod tests {
   all: {kind: header, name: X-Also, value: \"env:KEY\", also: [identity-mtls, signed, basic]}
   access: {kind: service_account, key: \"file:k\", scopes: [a]}
   identity: {kind: service_account, key: \"file:k\", audience: \"https://a.example\"}
+  own: {kind: oidc}
+  own_for: {kind: oidc, audience: \"null\"}
 ";
         load_with(text, &[], Flags::default()).unwrap().config.credentials
     }

@@ -27,7 +27,10 @@ const ZERO: Span = Span::from_millis(0);
 pub(super) fn config(root: &Node, faults: &mut ConfigFaults) -> Config {
     let root = Section::root(root);
     let default = Config::default();
+    let noted = faults.count();
     let server = server(&root.at("server"), default.server, faults);
+    // A server that is faulty itself may have lost its URL: one fault is told once.
+    let server_is_sound = faults.count() == noted;
     let queue_defaults = queue(&root.at("queue_defaults"), &default.queue_defaults, faults);
     let loopback = is_loopback(server.listen);
     let payload_bytes = bytes(1, limits::PAYLOAD_BYTES_MAX);
@@ -39,6 +42,9 @@ pub(super) fn config(root: &Node, faults: &mut ConfigFaults) -> Config {
     // Others may be kept in the store.
     if credentials_key.is_none() {
         check_auth(&root, &credentials, faults);
+    }
+    if server_is_sound {
+        credential::check_issuer(&root.at("credentials"), &credentials, server.public_url.as_deref(), faults);
     }
     Config {
         data_dir: root.get("data_dir", default.data_dir, path, faults),

@@ -323,6 +323,18 @@ pub const TOKEN_RETRY_AFTER_MAX: Span = Span::from_secs(300);
 pub const TOKEN_AUDIENCES_MAX: usize = 1_000;
 /// For how long a signed assertion holds by which we ask for a token.
 pub const ASSERTION_LIFE: Span = Span::from_secs(300);
+/// For how long an ID token of ours holds.
+pub const ID_TOKEN_LIFE: Span = Span::from_secs(300);
+/// How long a key signs our ID tokens before the next one does.
+pub const SIGNING_KEY_LIFE: Span = Span::from_secs(30 * 86_400);
+/// How long a signing key is published before it signs, at least.
+pub const SIGNING_KEY_PUBLISHED_BEFORE: Span = Span::from_secs(86_400);
+/// How long a signing key stays published after the next one has begun to sign.
+pub const SIGNING_KEY_PUBLISHED_AFTER: Span = Span::from_secs(3_600);
+/// Time between two looks whether it is time for another signing key.
+pub const SIGNING_KEYS_LOOK_INTERVAL: Span = Span::from_secs(600);
+/// How long a copy of our discovery document and of our public keys may be kept.
+pub const ISSUER_DOCUMENTS_KEPT: Span = Span::from_secs(3_600);
 /// What `max_tasks` and the `count` of `retention` and `dead_letters` may be.
 pub const TASKS_KEPT_MAX: u64 = 1_000_000_000;
 /// What `max_bytes`, `storage.reserve` and the `bytes` of `retention` and `dead_letters` may be (1 PiB).
@@ -351,6 +363,9 @@ const _: () = assert!(BULK_LINE_BYTES_MAX as u64 == PAYLOAD_BYTES_MAX + TASK_ENV
 const _: () = assert!(BULK_CHUNK_BYTES <= BATCH_BYTES_MAX && BULK_LINE_BYTES_MAX < BATCH_BYTES_MAX);
 const _: () = assert!(WAIT_MAX.as_millis() < CLIENT_STALLED_MAX.as_millis());
 const _: () = assert!(BODY_READ_MAX.as_millis() < CLIENT_STALLED_MAX.as_millis());
+const _: () = assert!(ID_TOKEN_LIFE.as_millis() < SIGNING_KEY_PUBLISHED_AFTER.as_millis());
+const _: () = assert!(2 * ISSUER_DOCUMENTS_KEPT.as_millis() < SIGNING_KEY_PUBLISHED_BEFORE.as_millis());
+const _: () = assert!(SIGNING_KEY_PUBLISHED_BEFORE.as_millis() < SIGNING_KEY_LIFE.as_millis());
 const _: () = assert!(BALLAST_BYTES <= RESERVE_BYTES_MIN);
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub(super) enum Code {
     InsufficientScope,
     NotFound,
     NoSuchRoute,
+    NoIssuer,
     MethodNotAllowed,
     BodyTimeout,
     WrongState,
@@ -63,7 +64,7 @@ pub(super) enum Code {
 
 impl Code {
     /// Every code, in the order of their statuses.
-    pub(super) const ALL: [Self; 40] = [
+    pub(super) const ALL: [Self; 41] = [
         Self::MalformedJson,
         Self::InvalidQuery,
         Self::InvalidIdempotencyKey,
@@ -72,6 +73,7 @@ impl Code {
         Self::InsufficientScope,
         Self::NotFound,
         Self::NoSuchRoute,
+        Self::NoIssuer,
         Self::MethodNotAllowed,
         Self::BodyTimeout,
         Self::WrongState,
@@ -120,6 +122,7 @@ impl Code {
             Self::InsufficientScope => ("insufficient_scope", S::FORBIDDEN, "the API key's scopes do not allow this"),
             Self::NotFound => ("not_found", S::NOT_FOUND, "not found"),
             Self::NoSuchRoute => ("no_such_route", S::NOT_FOUND, "there is nothing at this path"),
+            Self::NoIssuer => ("no_issuer", S::NOT_FOUND, "this server issues no ID tokens"),
             Self::MethodNotAllowed => ("method_not_allowed", S::METHOD_NOT_ALLOWED, "this method is not allowed here"),
             Self::BodyTimeout => ("body_timeout", S::REQUEST_TIMEOUT, "the body took too long to arrive"),
             Self::WrongState => ("wrong_state", S::CONFLICT, "the task's state does not allow this"),
@@ -438,7 +441,7 @@ mod tests {
         let docs = include_str!("../../../docs/api.md");
         let names = source.split("fn row(").nth(1).unwrap().split("/// The public word.").next().unwrap();
         let codes: Vec<_> = names.split("(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
-        assert_eq!(codes.len(), 40, "{codes:?}");
+        assert_eq!(codes.len(), 41, "{codes:?}");
         let missing: Vec<_> = codes.iter().filter(|code| !docs.contains(&format!("| `{code}` |"))).collect();
         assert!(missing.is_empty(), "docs/api.md does not explain {missing:?}");
     }

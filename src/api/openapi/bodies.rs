@@ -227,7 +227,7 @@ fn new_key() -> ObjectBuilder {
 }
 
 /// The kinds of credentials: what each needs, and what it may have besides.
-const KINDS: [(&str, &[&str], &[&str]); 8] = [
+const KINDS: [(&str, &[&str], &[&str]); 9] = [
     ("bearer", &["token"], &[]),
     ("basic", &["username", "password"], &[]),
     ("header", &["name", "value"], &[]),
@@ -238,6 +238,7 @@ const KINDS: [(&str, &[&str], &[&str]); 8] = [
         &["key_id", "scopes", "audience"],
     ),
     ("service_account", &["key"], &["scopes", "audience"]),
+    ("oidc", &[], &["audience"]),
     ("mtls", &["certificate", "private_key"], &[]),
     ("standard_webhooks", &["secrets"], &[]),
 ];

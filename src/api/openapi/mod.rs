@@ -21,7 +21,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, HeaderBuilder, ObjectBuilder, Ref, RefOr, Type};
 
 use super::router::needs;
-use super::{batch, credentials, dlq, docs, keys, ops, queues, tasks};
+use super::{batch, credentials, dlq, docs, keys, ops, queues, tasks, well_known};
 
 /// A named component of the document, never a value.
 macro_rules! component {
@@ -56,7 +56,7 @@ pub(super) mod words;
 const ABOUT: &str = "\
 The HTTP task queue you run yourself.
 
-- **Key**: `Authorization: Bearer so_…` for everything but health, this document and its page.
+- **Key**: `Authorization: Bearer so_…` for everything but health, this document and its page, and `/.well-known`.
 - **Scopes**: a key holds some of `enqueue`, `read`, `read_payload`, `manage`, `redrive`, `metrics`, `admin`, all but the \
 last two of every queue or of some; `x-required-scope` says which one an operation needs. What a key may not see is not \
 there: 404, or left out of lists.
@@ -89,7 +89,7 @@ not known: repeat with the same `Idempotency-Key`.
         dlq::list, dlq::show, dlq::redrive, dlq::redrive_all, dlq::purge, dlq::purge_all,
         keys::list, keys::create, keys::show, keys::revoke,
         credentials::list, credentials::show, credentials::put, credentials::remove,
-        ops::metrics, ops::healthz, ops::readyz, openapi, docs::page,
+        ops::metrics, ops::healthz, ops::readyz, openapi, docs::page, well_known::configuration, well_known::keys,
     ),
 )]
 struct Document;

@@ -90,6 +90,7 @@ fn of(operation: &str) -> Option<Vec<&'static [Code]>> {
         }
         "get_metrics" | "list_keys" | "list_credentials" => vec![KEY, QUERY],
         "get_readiness" => vec![&[Code::NotReady]],
+        "get_openid_configuration" | "get_jwks" => vec![&[Code::NoIssuer]],
         "get_health" | "get_openapi" | "get_docs" => Vec::new(),
         _ => return None,
     })

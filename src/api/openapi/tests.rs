@@ -242,6 +242,8 @@ fn a_credential_is_taken_by_the_document_as_by_the_code() {
         ),
         (json!({"kind": "oauth2_client_credentials", "client_id": "me", "client_secret": "a"}), false),
         (json!({"kind": "service_account", "key": "{}", "scopes": ["a"]}), true),
+        (json!({"kind": "oidc"}), true),
+        (json!({"kind": "oidc", "audience": "a", "token": "b"}), false),
         (json!({"kind": "mtls", "certificate": "a", "private_key": "b"}), true),
         (json!({"kind": "mtls", "certificate": "a"}), false),
         (json!({"kind": "standard_webhooks", "secrets": ["a"]}), true),
@@ -349,7 +351,17 @@ async fn what_needs_no_key_says_so_and_everything_else_needs_one() {
             open.insert(path);
         }
     }
-    assert_eq!(open.iter().map(String::as_str).collect::<Vec<_>>(), ["/docs", "/healthz", "/openapi.json", "/readyz"]);
+    assert_eq!(
+        open.iter().map(String::as_str).collect::<Vec<_>>(),
+        [
+            "/.well-known/jwks.json",
+            "/.well-known/openid-configuration",
+            "/docs",
+            "/healthz",
+            "/openapi.json",
+            "/readyz"
+        ]
+    );
 }
 
 #[test]

@@ -104,6 +104,29 @@ component!(
         .description(Some("The first task as it is now; what is still known of it, if its record was removed."))
 );
 component!(
+    /// The public keys of our ID tokens.
+    JsonWebKeySet = {
+        let word = |word: &str| ObjectBuilder::new().schema_type(Type::String).enum_values(Some([word]));
+        let text = |what: &str| text(what).pattern(Some("^[A-Za-z0-9_-]{43}$"));
+        let key = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .property("use", word("sig"))
+            .property("alg", word("ES256"))
+            .property("kid", text("Which key it is: its thumbprint (RFC 7638)."))
+            .property("kty", word("EC"))
+            .property("crv", word("P-256"))
+            .property("x", text("Of the point."))
+            .property("y", text("Of the point."));
+        let key = ["use", "alg", "kid", "kty", "crv", "x", "y"].into_iter().fold(key, ObjectBuilder::required);
+        let keys = utoipa::openapi::ArrayBuilder::new().items(key.build()).min_items(Some(1));
+        ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .description(Some("Public keys (RFC 7517)."))
+            .property("keys", keys)
+            .required("keys")
+    }
+);
+component!(
     /// One task a line.
     TaskLines = text("A `NewTask` on each line (newline-delimited JSON).")
         .examples([json!("{\"task_type\":\"http_request\",\"payload\":{\"url\":\"https://api.example.com/a\"}}\n")])

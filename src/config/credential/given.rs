@@ -95,7 +95,7 @@ mod tests {
             faults(&json!({})),
             [(
                 "/kind".to_owned(),
-                "is required: one of bearer, basic, header, oauth2_client_credentials, service_account, mtls, \
+                "is required: one of bearer, basic, header, oauth2_client_credentials, service_account, oidc, mtls, \
              standard_webhooks"
                     .to_owned(),
             )]

@@ -21,7 +21,7 @@ use super::value::path;
 use crate::task::CredentialName;
 
 pub use given::credential_given;
-pub(super) use read::{credentials, reference};
+pub(super) use read::{check_issuer, credentials, reference};
 pub use read::{faults_of_company, is_this_machine, token_url};
 
 /// One credential.
@@ -67,6 +67,11 @@ pub enum CredentialKind {
         key: SecretRef,
         /// What is asked for.
         wanted: Wanted,
+    },
+    /// An ID token of our own for each call.
+    Oidc {
+        /// Whom the tokens are for; `None`: the origin of each target.
+        audience: Option<String>,
     },
     /// A client certificate, shown in the handshake (RFC 8446 section 4.4.2).
     Mtls {
@@ -150,23 +155,25 @@ enum Kind {
     Header,
     ClientCredentials,
     ServiceAccount,
+    Oidc,
     Mtls,
     StandardWebhooks,
 }
 
 /// The kinds as `kind:` names them.
-const WORDS: [(&str, Kind); 7] = [
+const WORDS: [(&str, Kind); 8] = [
     ("bearer", Kind::Bearer),
     ("basic", Kind::Basic),
     ("header", Kind::Header),
     ("oauth2_client_credentials", Kind::ClientCredentials),
     ("service_account", Kind::ServiceAccount),
+    ("oidc", Kind::Oidc),
     ("mtls", Kind::Mtls),
     ("standard_webhooks", Kind::StandardWebhooks),
 ];
 /// The words of `kind:`.
-pub const KINDS: [&str; 7] =
-    ["bearer", "basic", "header", "oauth2_client_credentials", "service_account", "mtls", "standard_webhooks"];
+pub const KINDS: [&str; 8] =
+    ["bearer", "basic", "header", "oauth2_client_credentials", "service_account", "oidc", "mtls", "standard_webhooks"];
 /// How a client may show who it is.
 const CLIENT_AUTH: [(&str, HowShown); 3] = [
     ("client_secret_basic", HowShown::Basic),
@@ -188,8 +195,8 @@ const OF_ALL: [&str; 4] = ["kind", "hosts", "allow_plain_http", "also"];
 pub const DESCRIBED: &[(&str, &str)] = &[
     (
         "kind",
-        "What the credential is: bearer, basic, header, oauth2_client_credentials, service_account, mtls or \
-         standard_webhooks. Required.",
+        "What the credential is: bearer, basic, header, oauth2_client_credentials, service_account, oidc (ID tokens that \
+         this server issues itself; needs server.public_url), mtls or standard_webhooks. Required.",
     ),
     (
         "hosts",
@@ -237,8 +244,8 @@ pub const DESCRIBED: &[(&str, &str)] = &[
     ),
     (
         "audience",
-        "oauth2_client_credentials: whom the tokens are for, where the issuer wants to know. service_account: whom the \
-         ID tokens are for; none: the origin of each target.",
+        "oauth2_client_credentials: whom the tokens are for, where the issuer wants to know. service_account, \
+         oidc: whom the ID tokens are for; none: the origin of each target.",
     ),
     ("key", "service_account: the content of the key file (JSON, as Google makes it)."),
 ];
@@ -265,6 +272,7 @@ impl Kind {
                 "audience",
             ],
             Self::ServiceAccount => &["key", "scopes", "audience"],
+            Self::Oidc => &["audience"],
             Self::Mtls => &["certificate", "private_key"],
             Self::StandardWebhooks => &["secrets"],
         }
@@ -280,6 +288,7 @@ impl CredentialKind {
             Self::Header { .. } => Kind::Header,
             Self::ClientCredentials(_) => Kind::ClientCredentials,
             Self::ServiceAccount { .. } => Kind::ServiceAccount,
+            Self::Oidc { .. } => Kind::Oidc,
             Self::Mtls { .. } => Kind::Mtls,
             Self::StandardWebhooks { .. } => Kind::StandardWebhooks,
         }
@@ -297,6 +306,7 @@ impl CredentialKind {
                 ClientAuth::PrivateKeyJwt { key, .. } => vec![("private_key", key)],
             },
             Self::ServiceAccount { key, .. } => vec![("key", key)],
+            Self::Oidc { .. } => Vec::new(),
             Self::Mtls { certificate, key } => vec![("certificate", certificate), ("private_key", key)],
             Self::StandardWebhooks { secrets } => secrets.iter().map(|secret| ("secrets", secret)).collect(),
         }
@@ -305,9 +315,11 @@ impl CredentialKind {
     /// What of a request it sets, of which there can be one only.
     fn sets(&self) -> &str {
         match self {
-            Self::Bearer { .. } | Self::Basic { .. } | Self::ClientCredentials(_) | Self::ServiceAccount { .. } => {
-                "authorization"
-            }
+            Self::Bearer { .. }
+            | Self::Basic { .. }
+            | Self::ClientCredentials(_)
+            | Self::ServiceAccount { .. }
+            | Self::Oidc { .. } => "authorization",
             Self::Header { name, .. } => name,
             Self::Mtls { .. } => "the client certificate",
             Self::StandardWebhooks { .. } => "the webhook signature",
@@ -322,7 +334,7 @@ impl CredentialKind {
             Self::Header { name, .. } => vec![("name", Plain::Text(name))],
             Self::ClientCredentials(client) => client.plain(),
             Self::ServiceAccount { wanted: Wanted::Scopes(scopes), .. } => vec![("scopes", Plain::List(scopes))],
-            Self::ServiceAccount { wanted: Wanted::Audience(audience), .. } => {
+            Self::ServiceAccount { wanted: Wanted::Audience(audience), .. } | Self::Oidc { audience } => {
                 audience.iter().map(|audience| ("audience", Plain::Text(audience))).collect()
             }
         }

@@ -86,6 +86,31 @@ fn no_name(error: &NameError) -> String {
     format!("no name of a credential: {error}")
 }
 
+/// Whoever issues ID tokens has to be found at a URL of its own, by those who verify them.
+pub(in crate::config) fn check_issuer(
+    at: &Section<'_>,
+    credentials: &BTreeMap<CredentialName, CredentialConfig>,
+    public_url: Option<&str>,
+    faults: &mut ConfigFaults,
+) {
+    let detail = match public_url.map(Url::parse) {
+        None => {
+            "the kind oidc needs server.public_url: there handlers find the keys that verify our ID tokens; set \
+             server: { public_url: \"https://NAME:8443\" }, as handlers reach this server"
+        }
+        Some(Ok(url)) if url.scheme() == "http" && !is_this_machine(&url) => {
+            "the kind oidc needs https in server.public_url: over plain HTTP anybody on the way could give handlers \
+             other keys"
+        }
+        Some(_) => return,
+    };
+    let own = credentials.iter().filter(|(_, credential)| matches!(credential.kind, CredentialKind::Oidc { .. }));
+    for (name, _) in own {
+        let at = at.at(name.as_str());
+        faults.push(at.origin_of("kind"), child(&at.path, "kind"), detail);
+    }
+}
+
 /// The name of a credential, as a queue gives it.
 pub(in crate::config) fn reference(scalar: &Scalar) -> Result<CredentialName, String> {
     CredentialName::parse(&scalar.text).map_err(|error| format!("the name of a credential ({error})"))
@@ -152,6 +177,7 @@ impl Reading<'_, '_> {
                 let (key, wanted) = (self.secret("key"), self.wanted());
                 CredentialKind::ServiceAccount { key: key?, wanted }
             }
+            Kind::Oidc => CredentialKind::Oidc { audience: self.audience() },
             Kind::Mtls => {
                 let (certificate, key) = (self.secret("certificate"), self.secret("private_key"));
                 CredentialKind::Mtls { certificate: certificate?, key: key? }
@@ -169,7 +195,7 @@ impl Reading<'_, '_> {
         let token_url = self.at.hidden("token_url", |scalar| token_url(&scalar.text, plain), self.faults);
         let client_id = self.required("client_id", text);
         let scopes = self.scopes();
-        let audience = self.at.get("audience", None, |scalar| text(scalar).map(Some), self.faults);
+        let audience = self.audience();
         let how = self.at.get("client_auth", HowShown::Basic, word(&CLIENT_AUTH), self.faults);
         let foreign: &[&str] = if how == HowShown::Jwt { &["client_secret"] } else { &["private_key", "key_id"] };
         for key in foreign.iter().filter(|key| self.at.has(key)) {
@@ -191,13 +217,17 @@ impl Reading<'_, '_> {
     fn wanted(&mut self) -> Wanted {
         let scopes = self.scopes();
         if scopes.is_empty() {
-            return Wanted::Audience(self.at.get("audience", None, |scalar| text(scalar).map(Some), self.faults));
+            return Wanted::Audience(self.audience());
         }
         if self.at.has("audience") {
             let detail = "scopes ask for access tokens, an audience for ID tokens; give one of them";
             self.faults.push(self.at.origin_of("audience"), child(&self.at.path, "audience"), detail);
         }
         Wanted::Scopes(scopes)
+    }
+
+    fn audience(&mut self) -> Option<String> {
+        self.at.get("audience", None, |scalar| text(scalar).map(Some), self.faults)
     }
 
     fn scopes(&mut self) -> Vec<String> {

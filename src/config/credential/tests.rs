@@ -36,12 +36,12 @@ fn what_is_missing_foreign_or_wrong_is_told_with_its_place() {
     assert_eq!(
         faults("{}"),
         ["credentials.billing.kind: is required: one of bearer, basic, header, oauth2_client_credentials, \
-          service_account, mtls, standard_webhooks"]
+          service_account, oidc, mtls, standard_webhooks"]
     );
     assert_eq!(
         faults("{kind: beaer}"),
         ["credentials.billing.kind: got `beaer`, expected bearer or basic or header or \
-          oauth2_client_credentials or service_account or mtls or standard_webhooks; did you mean `bearer`?"]
+          oauth2_client_credentials or service_account or oidc or mtls or standard_webhooks; did you mean `bearer`?"]
     );
     assert_eq!(
         faults("{kind: bearer, username: me}"),
@@ -108,6 +108,26 @@ fn a_service_account_asks_for_access_tokens_or_for_id_tokens() {
     assert_eq!(wanted(", audience: \"https://x\""), Ok(Wanted::Audience(Some("https://x".to_owned()))));
     assert_eq!(wanted(""), Ok(Wanted::Audience(None)));
     assert_eq!(wanted(", scopes: [a], audience: x").unwrap_err().len(), 1);
+}
+
+#[test]
+fn our_own_id_tokens_need_a_url_where_handlers_find_our_keys() {
+    let with = |server: &str, more: &str| {
+        let text = format!("server: {{{server}}}\ncredentials: {{own: {{kind: oidc{more}}}}}");
+        load_with(&text, &[], Flags::default()).map(|loaded| loaded.config.credentials.into_values().next().unwrap())
+    };
+    let url = "public_url: \"https://queue.example:8443\"";
+    let audience = |more: &str| with(url, more).map(|read| read.kind);
+    assert_eq!(audience(""), Ok(CredentialKind::Oidc { audience: None }));
+    assert_eq!(audience(", audience: orders"), Ok(CredentialKind::Oidc { audience: Some("orders".to_owned()) }));
+    assert!(audience(", token: \"env:T\"").unwrap_err().contains("is no key of the kind oidc, which has audience"));
+    let told = with("", "").unwrap_err();
+    assert!(told.contains("config.yaml:2: credentials.own.kind: the kind oidc needs server.public_url"), "{told}");
+    assert!(told.contains("set server: { public_url: \"https://NAME:8443\" }"), "{told}");
+    assert!(with("public_url: null", "").is_err());
+    assert!(with("public_url: \"http://queue.example\"", "").unwrap_err().contains("needs https"));
+    assert!(with("public_url: \"http://127.0.0.1:8443\"", "").is_ok());
+    assert_eq!(with("public_url: nonsense", "").unwrap_err().matches("public_url").count(), 1, "told once");
 }
 
 #[test]

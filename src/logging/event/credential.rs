@@ -6,7 +6,7 @@ use tracing::{debug, error, info, trace, warn};
 
 use super::{Fact, ms};
 use crate::logging::metrics::{CredentialLabels, FetchLabels, Metrics};
-use crate::task::CredentialName;
+use crate::task::{CredentialName, WallMs};
 
 /// A token was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +122,55 @@ impl Fact for CredentialUnreadable {
             what = self.what.as_str(),
             "a credential cannot be used; give it again"
         );
+    }
+
+    fn count(&self, _: &Metrics) {}
+}
+
+/// A key for our ID tokens was made. It is published from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKeyCreated {
+    /// Its id.
+    pub kid: String,
+    /// When it begins to sign.
+    pub signs_from: WallMs,
+}
+
+impl Fact for SigningKeyCreated {
+    fn log(&self) {
+        let kid = self.kid.as_str();
+        info!(event = "signing_key_created", kid, signs_from = %self.signs_from, "key for ID tokens made and published");
+    }
+
+    fn count(&self, _: &Metrics) {}
+}
+
+/// A key for our ID tokens is gone: its last token was over long ago.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKeyRemoved {
+    /// Its id.
+    pub kid: String,
+}
+
+impl Fact for SigningKeyRemoved {
+    fn log(&self) {
+        info!(event = "signing_key_removed", kid = self.kid.as_str(), "key for ID tokens removed");
+    }
+
+    fn count(&self, _: &Metrics) {}
+}
+
+/// It was time for another key for our ID tokens, and that failed: the old one goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKeyKept {
+    /// What went wrong.
+    pub error: String,
+}
+
+impl Fact for SigningKeyKept {
+    fn log(&self) {
+        let error = self.error.as_str();
+        error!(event = "signing_key_kept", error, "failed to rotate the keys for ID tokens: those in force go on");
     }
 
     fn count(&self, _: &Metrics) {}

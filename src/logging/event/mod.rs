@@ -10,7 +10,10 @@ mod task;
 use super::metrics::{Metrics, Telemetry};
 
 pub use config::{ConfigRefused, ConfigReloaded};
-pub use credential::{CredentialPut, CredentialRemoved, CredentialUnreadable, TokenFetched, TokenLent};
+pub use credential::{
+    CredentialPut, CredentialRemoved, CredentialUnreadable, SigningKeyCreated, SigningKeyKept, SigningKeyRemoved,
+    TokenFetched, TokenLent,
+};
 pub use engine::{
     ClockTrusted, CommitDone, CommitUnknown, Interrupted, PressureEased, QueueHeld, QueuePaused, QueueResumed,
     Recovered, StoreFull, StorePressure, WallJump,
@@ -109,6 +112,9 @@ events!(
     CredentialPut,
     CredentialRemoved,
     CredentialUnreadable,
+    SigningKeyCreated,
+    SigningKeyRemoved,
+    SigningKeyKept,
 );
 
 impl Fact for Event {

@@ -248,6 +248,14 @@ fn token_events() -> Vec<(Event, &'static str, &'static str, &'static [&'static 
         (failed.into(), "token_fetched", "WARN", refused),
         (lent.clone().into(), "token_lent", "TRACE", hit),
         (TokenLent { was_there: false, ..lent }.into(), "token_lent", "TRACE", hit.get(1..).unwrap()),
+        (
+            SigningKeyCreated { kid: "k".to_owned(), signs_from: WallMs::new(0) }.into(),
+            "signing_key_created",
+            "INFO",
+            &[],
+        ),
+        (SigningKeyRemoved { kid: "k".to_owned() }.into(), "signing_key_removed", "INFO", &[]),
+        (SigningKeyKept { error: "the disk is full".to_owned() }.into(), "signing_key_kept", "ERROR", &[]),
     ]
 }
 

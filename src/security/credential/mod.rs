@@ -3,7 +3,7 @@
 //! [`Credentials`] is built from the configuration and replaced whole by a reload. [`Credentials::check`] says at enqueue
 //! what can be seen there, [`Credentials::headers`] checks again and gives the headers just before a request is sent.
 //!
-//! A kind is a variant of `CredentialKind` in the configuration, a variant of `Source` here (of `token_source::Grant`, if
+//! A kind is a variant of `CredentialKind` in the configuration, a variant of `source::Source` (of `token_source::Grant`, if
 //! it has tokens fetched), and a file beside this one that makes its headers.
 
 mod assertion;
@@ -11,9 +11,12 @@ mod cache;
 mod client_credentials;
 mod fixed;
 mod issuer;
+mod oidc_issuer;
 pub mod sealed;
 mod secret;
 mod service_account;
+mod signing_keys;
+mod source;
 mod stored;
 mod token;
 mod token_source;
@@ -24,24 +27,22 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use sha2::{Digest, Sha256};
+use http::header::{HeaderName, HeaderValue};
 use url::Url;
 
-use self::client_credentials::Grant;
-use self::fixed::Fixed;
 pub use self::issuer::Outside;
+use self::oidc_issuer::OidcIssuer;
+pub use self::oidc_issuer::Published;
 pub use self::secret::SecretError;
-use self::service_account::Account;
+pub use self::signing_keys::SigningKeysError;
+use self::source::{Credential, Secrets, Source};
 use self::stored::Stored;
 pub use self::stored::{KeptIn, NewCredential, Seen};
 pub use self::token_source::{LentToken, Unavailable};
-use self::token_source::{Tokens, Wish};
-use self::webhook::Signer;
 use crate::clock::Now;
-use crate::config::{Config, CredentialConfig, CredentialKind, Secret, is_this_machine};
+use crate::config::{Config, CredentialKind, is_this_machine};
 use crate::security::http_client::ClientIdentity;
-use crate::task::{CredentialName, QueueName};
+use crate::task::{CredentialName, QueueName, WallMs};
 
 /// The credentials in force. To be shared in an [`Arc`].
 #[derive(Debug)]
@@ -57,6 +58,17 @@ pub struct NextCredentials {
     next: Arc<Set>,
     /// Those whose secrets have changed where the configuration says they are, and nothing else.
     pub other_secrets: Vec<CredentialName>,
+}
+
+/// Why there are no credentials.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// One of them cannot be used.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// We cannot be an issuer of ID tokens.
+    #[error(transparent)]
+    SigningKeys(#[from] SigningKeysError),
 }
 
 /// Why no credential could be made.
@@ -159,6 +171,8 @@ pub struct Call<'a> {
     pub body: &'a Bytes,
     /// The task, as its target knows it.
     pub task_id: &'a str,
+    /// Its queue.
+    pub queue: &'a QueueName,
     /// The task and its series, without a full stop: the same over all attempts of the series.
     pub webhook_id: &'a str,
     /// Which attempt of the series, from 1.
@@ -177,35 +191,20 @@ struct Set {
     stored: Arc<BTreeMap<CredentialName, Stored>>,
     of_queues: BTreeMap<QueueName, Option<CredentialName>>,
     of_others: Option<CredentialName>,
-}
-
-#[derive(Debug)]
-struct Credential {
-    config: CredentialConfig,
-    /// Of its secrets: tells whether they have changed.
-    digest: [u8; 32],
-    source: Source,
-}
-
-/// What makes the headers of a credential.
-#[derive(Debug)]
-enum Source {
-    Fixed(Fixed),
-    Tokens(Tokens),
-    Certificate(Arc<ClientIdentity>),
-    Signer(Signer),
+    /// We as an issuer of ID tokens, where we are one.
+    issuer: Option<Arc<OidcIssuer>>,
 }
 
 impl Credentials {
     /// The credentials of a configuration, with their secrets read. Tokens are fetched through `outside`.
-    pub fn new(config: &Config, outside: Outside) -> Result<Self, CredentialError> {
-        let (set, _all_are_new) = Set::build(config, &Set::default())?;
+    pub fn new(config: &Config, outside: Outside) -> Result<Self, CredentialsError> {
+        let (set, _all_are_new) = Set::build(config, &Set::default(), &outside)?;
         Ok(Self { current: RwLock::new(Arc::new(set)), outside })
     }
 
     /// Makes the credentials of another configuration, for [`Credentials::replace`]. Secrets are read again.
-    pub fn prepare(&self, config: &Config) -> Result<NextCredentials, CredentialError> {
-        let (next, other_secrets) = Set::build(config, &self.current())?;
+    pub fn prepare(&self, config: &Config) -> Result<NextCredentials, CredentialsError> {
+        let (next, other_secrets) = Set::build(config, &self.current(), &self.outside)?;
         Ok(NextCredentials { next: Arc::new(next), other_secrets })
     }
 
@@ -232,11 +231,24 @@ impl Credentials {
 
     /// What `call` carries by the credential, if it may still go there.
     pub async fn headers(&self, name: &CredentialName, call: &Call<'_>) -> Result<Carried, Unusable> {
-        let mut carried = Carried::default();
-        for (name, credential) in self.current().company(name, call.url)? {
-            credential.source.add_to(&mut carried, &name, call, &self.outside).await?;
+        let (mut carried, current) = (Carried::default(), self.current());
+        let issuer = current.issuer.as_deref();
+        for (name, credential) in current.company(name, call.url)? {
+            credential.source.add_to(&mut carried, &name, call, (issuer, &self.outside)).await?;
         }
         Ok(carried)
+    }
+
+    /// What whoever verifies our ID tokens has to know at this moment; `None` where we issue none.
+    pub fn published(&self, now: WallMs) -> Option<Published> {
+        self.current().issuer.as_ref().map(|issuer| issuer.published(now))
+    }
+
+    /// Rotates the keys that sign our ID tokens, if there are any and it is time.
+    pub fn turn_signing_keys(&self) {
+        if let Some(issuer) = &self.current().issuer {
+            issuer.turn_keys(&self.outside);
+        }
     }
 
     fn current(&self) -> Arc<Set> {
@@ -246,15 +258,25 @@ impl Credentials {
 
 impl Set {
     /// The set of a configuration. What has not changed is taken over from `before`; says whose secrets have.
-    fn build(config: &Config, before: &Self) -> Result<(Self, Vec<CredentialName>), CredentialError> {
+    fn build(
+        config: &Config,
+        before: &Self,
+        outside: &Outside,
+    ) -> Result<(Self, Vec<CredentialName>), CredentialsError> {
+        let issuer = OidcIssuer::of(config, before.issuer.as_ref(), outside)?;
         let mut set = Self {
             by_name: BTreeMap::new(),
             stored: Arc::default(),
             of_queues: config.queues.iter().map(|(name, queue)| (name.clone(), queue.auth.clone())).collect(),
             of_others: config.queue_defaults.auth.clone(),
+            issuer,
         };
         let mut other_secrets = Vec::new();
         for (name, config) in &config.credentials {
+            if matches!(config.kind, CredentialKind::Oidc { .. }) && set.issuer.is_none() {
+                let why = "oidc needs server.public_url, where handlers find our public keys".to_owned();
+                return Err(CredentialError { name: name.clone(), key: "kind", why }.into());
+            }
             let old = before.by_name.get(name).filter(|old| old.config == *config);
             let secrets = Secrets::read(name, config)?;
             let same = old.filter(|old| old.digest == secrets.digest());
@@ -311,116 +333,6 @@ impl Set {
 fn place(url: &Url) -> String {
     let port = url.port_or_known_default().unwrap_or_default();
     format!("{}:{port}", url.host_str().unwrap_or_default())
-}
-
-/// The secrets of one credential, by the keys that name them.
-struct Secrets<'a> {
-    of: &'a CredentialName,
-    found: Vec<(&'static str, Secret)>,
-}
-
-impl<'a> Secrets<'a> {
-    fn read(of: &'a CredentialName, config: &CredentialConfig) -> Result<Self, CredentialError> {
-        let read = |(key, at)| match secret::read(at) {
-            Ok(secret) => Ok((key, secret)),
-            Err(error) => Err(CredentialError { name: of.clone(), key, why: error.to_string() }),
-        };
-        config.kind.secrets().into_iter().map(read).collect::<Result<_, _>>().map(|found| Self { of, found })
-    }
-
-    fn digest(&self) -> [u8; 32] {
-        let mut digest = Sha256::new();
-        for (key, secret) in &self.found {
-            for part in [*key, secret.expose()] {
-                digest.update(part.len().to_le_bytes());
-                digest.update(part);
-            }
-        }
-        digest.finalize().into()
-    }
-
-    /// What is made of the secret under `key`.
-    fn with<T>(&self, key: &'static str, make: impl Fn(&Secret) -> Result<T, String>) -> Result<T, CredentialError> {
-        self.with_all(key, |secrets| {
-            secrets.first().ok_or_else(|| "is missing".to_owned()).and_then(|first| make(first))
-        })
-    }
-
-    /// What is made of all secrets under `key`.
-    fn with_all<T>(
-        &self,
-        key: &'static str,
-        make: impl Fn(&[&Secret]) -> Result<T, String>,
-    ) -> Result<T, CredentialError> {
-        let secrets: Vec<_> = self.found.iter().filter(|(found, _)| *found == key).map(|(_, secret)| secret).collect();
-        make(&secrets).map_err(|why| CredentialError { name: self.of.clone(), key, why })
-    }
-}
-
-impl Credential {
-    fn build(config: &CredentialConfig, secrets: &Secrets<'_>) -> Result<Self, CredentialError> {
-        let source = match &config.kind {
-            CredentialKind::Bearer { .. } => Source::Fixed(secrets.with("token", fixed::bearer)?),
-            CredentialKind::Basic { username, .. } => {
-                Source::Fixed(secrets.with("password", |password| fixed::basic(username, password))?)
-            }
-            CredentialKind::Header { name, .. } => {
-                Source::Fixed(secrets.with("value", |value| fixed::header(name, value))?)
-            }
-            CredentialKind::ClientCredentials(client) => {
-                let key = config.kind.secrets().first().map_or("client_secret", |(key, _)| *key);
-                Source::Tokens(secrets.with(key, |secret| Grant::new(client, secret))?.into())
-            }
-            CredentialKind::ServiceAccount { wanted, .. } => {
-                let plain = config.allow_plain_http;
-                Source::Tokens(secrets.with("key", |file| Account::new(file, wanted, plain))?.into())
-            }
-            CredentialKind::Mtls { .. } => {
-                let chain = secrets.with("certificate", |chain| Ok(chain.clone()))?;
-                let identity = |key: &Secret| ClientIdentity::new(chain.expose(), key.expose());
-                Source::Certificate(Arc::new(secrets.with("private_key", identity)?))
-            }
-            CredentialKind::StandardWebhooks { .. } => Source::Signer(secrets.with_all("secrets", Signer::new)?),
-        };
-        Ok(Self { config: config.clone(), digest: secrets.digest(), source })
-    }
-}
-
-impl Source {
-    /// The headers that it sets and a task could give.
-    fn sets(&self) -> Vec<HeaderName> {
-        match self {
-            Self::Fixed(Fixed { name, .. }) => vec![name.clone()],
-            Self::Tokens(_) => vec![AUTHORIZATION],
-            // The names of its headers are reserved.
-            Self::Certificate(_) | Self::Signer(_) => Vec::new(),
-        }
-    }
-
-    /// Adds what `call` carries by it.
-    async fn add_to(
-        &self,
-        carried: &mut Carried,
-        name: &CredentialName,
-        call: &Call<'_>,
-        outside: &Outside,
-    ) -> Result<(), Unusable> {
-        match self {
-            Self::Fixed(Fixed { name, value }) => carried.headers.push((name.clone(), value.clone())),
-            Self::Tokens(tokens) => {
-                let wish = Wish { credential: name, target: call.url, fresh: call.fresh };
-                let token = tokens.lend(&wish, outside).await?;
-                carried.headers.push((AUTHORIZATION, token.value()));
-                carried.token = Some(token);
-            }
-            Self::Certificate(identity) => carried.identity = Some(Arc::clone(identity)),
-            Self::Signer(signer) => {
-                let headers = signer.headers(call).map_err(|why| Unusable::Unsigned(name.clone(), why))?;
-                carried.headers.extend(headers);
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use super::{Credential, CredentialError, Credentials, Secrets, Set};
+use super::source::{Credential, Secrets};
+use super::{CredentialError, Credentials, Set};
 use crate::config::CredentialConfig;
 use crate::task::{CredentialName, WallMs};
 

@@ -1,7 +1,7 @@
 //! Which credential goes where, what it sets, and what a reload makes of it.
 
 use super::*;
-use crate::config::{HostPattern, QueueConfig, SecretRef};
+use crate::config::{CredentialConfig, HostPattern, QueueConfig, SecretRef};
 
 /// A place for secrets, and configurations that refer to it.
 struct Place(tempfile::TempDir);
@@ -37,7 +37,7 @@ fn outside() -> Outside {
     }
 }
 
-fn made(config: &Config) -> Result<Credentials, CredentialError> {
+fn made(config: &Config) -> Result<Credentials, CredentialsError> {
     Credentials::new(config, outside())
 }
 
@@ -56,11 +56,13 @@ fn check(credentials: &Credentials, to: &str) -> Result<(), Refused> {
 async fn carried(credentials: &Credentials, to: &str) -> String {
     let (to, body) = (url(to), Bytes::new());
     let now = credentials.outside.clock.now();
+    let queue = QueueName::parse("mail").unwrap();
     let call = Call {
         url: &to,
         method: &Method::POST,
         body: &body,
         task_id: "t",
+        queue: &queue,
         webhook_id: "t-1",
         attempt: 1,
         now,
@@ -144,6 +146,7 @@ async fn a_reload_reads_secrets_again_and_says_whose_are_others() {
 fn a_secret_that_cannot_be_used_is_told_by_its_key_and_never_shown() {
     let place = Place::new();
     let error = made(&place.config("hunter2 x", &["*"], false)).unwrap_err();
+    let CredentialsError::Credential(error) = error else { panic!("{error}") };
     assert_eq!((error.name.as_str(), error.key), ("billing", "token"));
     assert!(!error.to_string().contains("hunter2"), "{error}");
     let credentials = made(&place.config("hunter2", &["*"], false)).unwrap();

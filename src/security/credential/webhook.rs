@@ -102,11 +102,13 @@ mod tests {
     fn headers(signer: &Signer, id: &str, seconds: i64, body: &'static str) -> Vec<String> {
         let (url, body) = (url::Url::parse("https://a.example/").unwrap(), Bytes::from_static(body.as_bytes()));
         let now = Now { wall: WallMs::new(seconds * 1_000 + 999), mono: std::time::Duration::ZERO };
+        let queue = crate::task::QueueName::parse("mail").unwrap();
         let call = Call {
             url: &url,
             method: &http::Method::POST,
             body: &body,
             task_id: "a.b",
+            queue: &queue,
             webhook_id: id,
             attempt: 1,
             now,

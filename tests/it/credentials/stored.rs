@@ -127,6 +127,7 @@ async fn what_is_wrong_is_told_with_its_place_and_never_repeated() {
         (json!({"kind": "mtls", "certificate": SECRET, "private_key": SECRET}), "/private_key"),
         (json!({"kind": "standard_webhooks", "secrets": [SECRET]}), "/secrets"),
         (json!({"kind": "service_account", "key": SECRET}), "/key"),
+        (json!({"kind": "oidc"}), "/kind"),
         (json!(SECRET), ""),
     ] {
         let answer = put(&server, "billing", &body).await;
@@ -170,6 +171,29 @@ async fn a_given_one_may_go_along_with_a_configured_one_and_a_queue_may_name_it(
     let request = &target.requests()[0];
     assert_eq!(request.header("authorization"), Some("Bearer one"));
     assert!(request.header("webhook-signature").is_some());
+}
+
+#[tokio::test]
+async fn an_id_token_follows_the_url_that_the_server_has() {
+    let home = sealing().with(|config| config.server.public_url = Some("https://one.example".to_owned()));
+    let (mut server, target) = (home.start().await, Target::start().await);
+    let oidc = json!({"kind": "oidc", "hosts": ["127.0.0.1:*"]});
+    assert_eq!(put(&server, "own", &oidc).await.status, 201);
+    let issuer = |authorization: Option<String>| {
+        let token = authorization.expect("a token");
+        let claims = token.split('.').nth(1).expect("claims").to_owned();
+        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).expect("base64");
+        serde_json::from_slice::<Value>(&claims).expect("JSON")["iss"].clone()
+    };
+    assert_eq!(issuer(carried(&server, &target, "own").await), "https://one.example");
+    let other = |config: &mut Config| config.server.public_url = Some("https://two.example".to_owned());
+    server.reload(other).await.expect("taken");
+    assert_eq!(issuer(carried(&server, &target, "own").await), "https://two.example");
+    server.reload(|config| config.server.public_url = None).await.expect("taken");
+    let id = server.create(&target.url("/"), &with_auth(&target.url("/"), "own")).await;
+    let waits = |task: &Value| task["last_error"]["class"] == "auth_unavailable";
+    let shown = server.until_it(&id, waits).await;
+    assert!(shown["last_error"]["error"].as_str().expect("text").contains("server.public_url"), "{shown}");
 }
 
 #[tokio::test]

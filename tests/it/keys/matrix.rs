@@ -89,8 +89,18 @@ impl Stage<'_> {
                 path = path.replace("{name}", "given");
             }
             "create_key" => body = Some(json!({"name": "new", "scopes": ["read"]})),
-            "list_tasks" | "list_queues" | "list_dead_letters" | "list_keys" | "list_credentials" | "get_metrics"
-            | "get_health" | "get_readiness" | "get_openapi" | "get_docs" => {}
+            "list_tasks"
+            | "list_queues"
+            | "list_dead_letters"
+            | "list_keys"
+            | "list_credentials"
+            | "get_metrics"
+            | "get_health"
+            | "get_readiness"
+            | "get_openapi"
+            | "get_docs"
+            | "get_openid_configuration"
+            | "get_jwks" => {}
             other => panic!("`{other}` is new: say here how it is called"),
         }
         (path, body)
@@ -252,9 +262,11 @@ async fn every_operation_needs_the_scope_that_the_docs_promise() {
         ("get_dead_letter", "read"),
         ("get_docs", "public"),
         ("get_health", "public"),
+        ("get_jwks", "public"),
         ("get_key", "admin"),
         ("get_metrics", "metrics"),
         ("get_openapi", "public"),
+        ("get_openid_configuration", "public"),
         ("get_queue", "read"),
         ("get_readiness", "public"),
         ("get_task", "read"),

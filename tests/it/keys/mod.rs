@@ -5,7 +5,7 @@ mod matrix;
 use std::time::Duration;
 
 use reqwest::Method;
-use sendoff::config::SecretRef;
+use sendoff::config::{Config, SecretRef};
 use serde_json::{Value, json};
 
 use crate::cli::here::Here;
@@ -18,7 +18,11 @@ async fn server() -> TestServer {
     let home = Home::new().with_queue("mail", |_| {}).with_queue("other", |_| {});
     let key = home.path().join("credentials.key");
     std::fs::write(&key, "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=").expect("written");
-    home.with(|config| config.credentials_key = Some(SecretRef::File(key))).start().await
+    let all = |config: &mut Config| {
+        config.credentials_key = Some(SecretRef::File(key));
+        config.server.public_url = Some("https://queue.example".to_owned());
+    };
+    home.with(all).start().await
 }
 
 /// Makes a key with these scopes; gives its id and the key itself.

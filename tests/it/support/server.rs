@@ -69,7 +69,8 @@ impl Home {
     /// Why no server starts there.
     pub(crate) async fn refused(&self) -> StartError {
         install_provider();
-        let started = App::start(self.config.clone(), Clock::system(), Chance::from_seed(1)).await;
+        let clock = self.clock.as_ref().map_or_else(Clock::system, |(clock, _)| clock.clone());
+        let started = App::start(self.config.clone(), clock, Chance::from_seed(1)).await;
         started.map(drop).expect_err("it does not start")
     }
 

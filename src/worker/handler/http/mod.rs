@@ -100,6 +100,7 @@ impl HttpHandler {
             method: &payload.method,
             body: payload.body.as_ref().unwrap_or(&nothing),
             task_id: &task_id,
+            queue: &work.queue,
             webhook_id: &webhook_id,
             attempt: work.header.attempts,
             now: attempt.now(),
