@@ -53,12 +53,13 @@ pub(super) enum Code {
     Stopping,
     StorageFull,
     StorageUnavailable,
+    AuditUnavailable,
     NotReady,
 }
 
 impl Code {
     /// Every code, in the order of their statuses.
-    pub(super) const ALL: [Self; 33] = [
+    pub(super) const ALL: [Self; 34] = [
         Self::MalformedJson,
         Self::InvalidQuery,
         Self::InvalidIdempotencyKey,
@@ -91,6 +92,7 @@ impl Code {
         Self::Stopping,
         Self::StorageFull,
         Self::StorageUnavailable,
+        Self::AuditUnavailable,
         Self::NotReady,
     ];
 
@@ -140,6 +142,9 @@ impl Code {
             Self::StorageUnavailable => {
                 ("storage_unavailable", S::SERVICE_UNAVAILABLE, "the store cannot be read at the moment")
             }
+            Self::AuditUnavailable => {
+                ("audit_unavailable", S::SERVICE_UNAVAILABLE, "the audit log cannot be written at the moment")
+            }
             Self::NotReady => ("not_ready", S::SERVICE_UNAVAILABLE, "the server is not ready"),
         }
     }
@@ -163,7 +168,7 @@ impl Code {
     pub(super) fn retry_after_secs(self) -> Option<u32> {
         if matches!(self, Self::Busy | Self::QueueFull | Self::StorageUnavailable) {
             Some(1)
-        } else if matches!(self, Self::Stopping | Self::NotReady) {
+        } else if matches!(self, Self::Stopping | Self::NotReady | Self::AuditUnavailable) {
             Some(5)
         } else if self == Self::AuthRateLimited {
             // A refused attempt is not counted: after this long there is room for one.
@@ -318,6 +323,11 @@ impl Problem {
     /// JSON that does not parse.
     pub(super) fn malformed(error: &serde_json::Error) -> Self {
         Self::new(Code::MalformedJson, error.to_string())
+    }
+
+    /// The same with what lies behind it.
+    pub(super) fn because(self, cause: String) -> Self {
+        Self { cause: Some(cause), ..self }
     }
 
     /// A mistake of ours.
@@ -495,7 +505,7 @@ mod tests {
         let docs = include_str!("../../docs/api.md");
         let names = source.split("fn row(").nth(1).unwrap().split("/// The public word.").next().unwrap();
         let codes: Vec<_> = names.split("(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
-        assert_eq!(codes.len(), 33, "{codes:?}");
+        assert_eq!(codes.len(), 34, "{codes:?}");
         let missing: Vec<_> = codes.iter().filter(|code| !docs.contains(&format!("| `{code}` |"))).collect();
         assert!(missing.is_empty(), "docs/api.md does not explain {missing:?}");
     }

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::{Chance, Clock};
+use crate::logging::audit::Act;
 use crate::queue::Queues;
 use crate::queue::command::QueueView;
 use crate::queue::store::{CommitError, Later};
@@ -80,6 +81,29 @@ pub enum KeyChangeError {
 /// asks.
 pub type ChangeKeys = Arc<dyn Fn(KeyChange, Arc<str>) -> Later<'static, Result<(), KeyChangeError>> + Send + Sync>;
 
+/// Why an administrative act may not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdmitted {
+    /// As many are under way as may be.
+    #[error("too many administrative acts are under way")]
+    Busy,
+    /// It could not be written down.
+    #[error("{0}")]
+    Unwritable(String),
+}
+
+/// Where administrative acts are written down.
+pub trait AuditTrail: Send + Sync {
+    /// Lets an act begin whose line could be written now. Held until the line is written.
+    fn admit(&self) -> Later<'static, Result<OwnedSemaphorePermit, NotAdmitted>>;
+
+    /// Writes a line; durable when this returns. That it could not be written is told by whoever implements this.
+    fn record(&self, act: Act) -> Later<'static, ()>;
+
+    /// Runs an act to its end, whether or not somebody waits for it.
+    fn see_through(&self, work: Later<'static, ()>);
+}
+
 /// Renders all metrics as `OpenMetrics` text; takes over how the queues stand first.
 pub type MetricsText = Arc<dyn Fn(&[QueueView], WallMs) -> String + Send + Sync>;
 
@@ -130,6 +154,8 @@ pub struct Wiring {
     pub keys: Arc<KeyRing>,
     /// Changes them.
     pub change_keys: ChangeKeys,
+    /// Writes down administrative acts.
+    pub audit: Arc<dyn AuditTrail>,
     /// Renders `/metrics`.
     pub metrics: MetricsText,
     /// Answers `/readyz`.

@@ -5,6 +5,7 @@
 //! answered → API closed → engine's last commit → pool → store closed. Until the API is closed, it goes on accepting.
 //! `reload`: everything that may fail is prepared → the engine commits → the rest is put in force.
 
+mod audit;
 mod certificate;
 mod keys;
 mod reload;
@@ -34,6 +35,7 @@ use crate::security::http_client::OutgoingClients;
 use crate::security::server_tls::{ServerTls, TlsFacts};
 use crate::worker::pool::Pool;
 
+use audit::Audit;
 use keys::Keys;
 
 pub use reload::{OnRefused, ReadConfig, ReloadError, Reloads};
@@ -56,6 +58,7 @@ pub struct App {
     renewal: Option<JoinHandle<()>>,
     keys: Keys,
     key_uses: JoinHandle<()>,
+    audit: Audit,
     clients: Arc<OutgoingClients>,
     payload_bytes_max: Arc<AtomicU64>,
     engine: JoinHandle<Result<(), Fatal>>,
@@ -100,7 +103,9 @@ impl App {
                 biased;
                 ended = &mut self.engine => {
                     self.ready.store(false, Ordering::Release);
-                    return engine_ended(ended, &self.telemetry);
+                    let ended = engine_ended(ended, &self.telemetry);
+                    self.audit.record(stop::told("the engine", &ended)).await;
+                    return ended;
                 }
                 signal = &mut stop_asked => return self.stop(signal).await,
                 () = reloads.asked() => {}

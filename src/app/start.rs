@@ -7,12 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde_json::json;
+
+use super::audit::Audit;
 use super::keys::Keys;
 use super::{App, Facts, certificate, chain, wiring};
 use crate::api::server::{Limits, Server, ServerHandle, Surroundings};
 use crate::api::{Api, Wiring};
 use crate::clock::{Chance, Clock};
 use crate::config::Config;
+use crate::logging::audit::{Act, Who};
 use crate::logging::event::Ready;
 use crate::logging::{Fact, Telemetry};
 use crate::queue::engine::shell::Engine;
@@ -100,16 +104,12 @@ impl App {
         let (key, created) = AdminKey::load_or_create(&config.data_dir)?;
         let new_key = created.then(|| key.reveal().to_owned());
         let tls = tls(&config, &clock, &telemetry)?;
+        let audit = Audit::new(&config.data_dir, &clock, &telemetry);
         let own = std::iter::once(address).chain(metrics_address).collect();
         let clients = Arc::new(OutgoingClients::new(&config.egress, own)?);
         let handlers = Arc::new(wiring::handlers(Arc::clone(&clients)));
 
-        let engine_chance = Chance::from_seed(chance.draw());
-        let (machine, events) =
-            Machine::open(Arc::clone(&store), &config, &clock, engine_chance).await.map_err(StartError::Recover)?;
-        for event in events {
-            event.emit(&telemetry);
-        }
+        let machine = recovered(&store, &config, &clock, Chance::from_seed(chance.draw()), &telemetry).await?;
         let keys = Keys::load(&key, &store, &clock, &telemetry).await.map_err(StartError::Keys)?;
         let (engine, ports) = Engine::new(machine, Arc::clone(&store), clock.clone(), telemetry.clone());
         let pool = Pool::start(Arc::clone(&handlers), clock.clone(), ports.leases, ports.settles);
@@ -126,11 +126,13 @@ impl App {
             authenticate: keys.authenticate(),
             keys: keys.ring(),
             change_keys: keys.change(),
+            audit: Arc::new(audit.clone()),
             metrics: wiring::metrics_text(&telemetry),
             ready: wiring::is_set(&ready),
             on_access: wiring::on_access(&telemetry),
             payload_bytes_max: wiring::number(&payload_bytes_max),
         });
+        audit.record(told(address, created, tls.as_deref())).await;
         let around = Surroundings { limits: Limits::default(), clock: clock.clone(), telemetry: telemetry.clone() };
         let (server, metrics_server) = serve(&api, (listener, metrics_listener), tls.as_ref(), &around)?;
         ready.store(true, Ordering::Release);
@@ -140,7 +142,9 @@ impl App {
         let key_file = config.data_dir.join("admin.key");
         let tls_facts = tls.as_ref().map(|tls| tls.facts.clone());
         let facts = Facts { address, metrics_address, tls: tls_facts, key_file, new_key, took };
-        let renewal = tls.as_ref().map(|tls| certificate::keep(Arc::clone(tls), clock.clone(), telemetry.clone()));
+        let renewal = tls
+            .as_ref()
+            .map(|tls| certificate::keep(Arc::clone(tls), clock.clone(), (telemetry.clone(), audit.clone())));
         Ok(Self {
             facts,
             queues: ports.queues,
@@ -155,6 +159,7 @@ impl App {
             renewal,
             key_uses: keys.keep_uses_regularly(),
             keys,
+            audit,
             clients,
             payload_bytes_max,
             engine,
@@ -163,6 +168,35 @@ impl App {
             progress: ports.progress,
         })
     }
+}
+
+/// The engine's state as it was kept; what the dead process left open is closed, and told.
+async fn recovered(
+    store: &Arc<dyn Store>,
+    config: &Config,
+    clock: &Clock,
+    chance: Chance,
+    telemetry: &Telemetry,
+) -> Result<Machine, StartError> {
+    let opened = Machine::open(Arc::clone(store), config, clock, chance).await;
+    let (machine, events) = opened.map_err(StartError::Recover)?;
+    for event in events {
+        event.emit(telemetry);
+    }
+    Ok(machine)
+}
+
+/// The start, for the audit log.
+fn told(address: SocketAddr, key_created: bool, tls: Option<&ServerTls>) -> Act {
+    let certificate = tls
+        .map(|tls| json!({"change": certificate::change(tls.facts.change), "expires": tls.facts.expires.to_string()}));
+    let after = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "address": address,
+        "admin_key": if key_created { "created" } else { "kept" },
+        "certificate": certificate,
+    });
+    Act { after: Some(after), ..Act::here(Who::Local, "server_start") }
 }
 
 /// Starts the API on its listener, and metrics on theirs, if they have one.

@@ -98,6 +98,8 @@ pub struct Metrics {
     pub(super) http_duration: Histogram,
     pub(super) connections_failed: Counter,
     pub(super) authentication_failures: Family<FailureLabels, Counter>,
+    pub(super) audit_lines: Family<AuditLabels, Counter>,
+    pub(super) audit_failures: Counter,
     pub(super) stale_settles: Counter,
     pub(super) wall_jumps: Counter,
     pub(super) accepting: Gauge,
@@ -132,6 +134,8 @@ impl Metrics {
             http_duration: Histogram::new(exponential_buckets(0.000_1, 4.0, 11)),
             connections_failed: Counter::default(),
             authentication_failures: Family::default(),
+            audit_lines: Family::default(),
+            audit_failures: Counter::default(),
             stale_settles: Counter::default(),
             wall_jumps: Counter::default(),
             accepting: Gauge::default(),
@@ -156,6 +160,7 @@ impl Metrics {
         metrics.register_process(registry);
         metrics.register_config(registry);
         metrics.register_certificate(registry);
+        metrics.register_audit(registry);
         metrics
     }
 
@@ -221,6 +226,14 @@ impl Metrics {
         );
     }
 
+    fn register_audit(&self, registry: &mut Registry) {
+        let lines = "Administrative acts in the audit log, by what came of them";
+        registry.register("audit_lines", lines, self.audit_lines.clone());
+        let failures =
+            "Administrative acts that were refused, or are missing in the audit log, because it could not be written";
+        registry.register("audit_failures", failures, self.audit_failures.clone());
+    }
+
     fn register_certificate(&self, registry: &mut Registry) {
         let expiry = "When the certificate that is served ends, since 1970";
         let name = "certificate_expiry_timestamp";
@@ -230,6 +243,11 @@ impl Metrics {
         let refused = "Certificates that were to be served and could not be";
         registry.register("certificates_refused", refused, self.certificates_refused.clone());
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct AuditLabels {
+    pub(super) result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

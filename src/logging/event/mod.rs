@@ -1,5 +1,6 @@
 //! One struct per operational fact. Its line carries a stable `event` field; its metrics are counted nowhere else.
 
+mod audit;
 mod config;
 mod engine;
 mod key;
@@ -8,6 +9,7 @@ mod task;
 
 use super::metrics::{Metrics, Telemetry};
 
+pub use audit::{ActAudited, AuditFailed, AuditFound};
 pub use config::{ConfigRefused, ConfigReloaded};
 pub use engine::{
     ClockTrusted, CommitDone, CommitUnknown, Interrupted, PressureEased, QueueHeld, QueuePaused, QueueResumed,
@@ -102,6 +104,9 @@ events!(
     KeyDamaged,
     KeyUsesLost,
     AuthenticationFailed,
+    ActAudited,
+    AuditFailed,
+    AuditFound,
 );
 
 impl Fact for Event {
