@@ -104,7 +104,7 @@ impl App {
                 ended = &mut self.engine => {
                     self.ready.store(false, Ordering::Release);
                     let ended = engine_ended(ended, &self.telemetry);
-                    self.audit.record(stop::told("the engine", &ended)).await;
+                    self.audit.close(stop::told("the engine", &ended)).await;
                     return ended;
                 }
                 signal = &mut stop_asked => return self.stop(signal).await,

@@ -116,10 +116,12 @@ impl App {
     }
 
     async fn reload_from(&mut self, read: ReadConfig, log: Option<&LogLevel>) -> Result<Difference, ReloadError> {
-        let result = match self.audit.prepared().await {
-            Ok(()) => self.attempt(read, log).await,
-            Err(why) => Err(ReloadError::Audit(why)),
-        };
+        if let Err(why) = self.audit.prepared().await {
+            let error = ReloadError::Audit(why);
+            refused(&error).emit(&self.telemetry);
+            return Err(error);
+        }
+        let result = self.attempt(read, log).await;
         if let Err(error) = &result {
             refused(error).emit(&self.telemetry);
         }

@@ -48,8 +48,7 @@ impl App {
         ShutdownStep::ApiClosed.emit(&telemetry);
         phase.send_replace(Phase::Stop);
         let ended = engine_ended(self.engine.await, &telemetry);
-        self.audit.acts_ended().await;
-        self.audit.record(told(signal, &ended)).await;
+        self.audit.close(told(signal, &ended)).await;
         ended?;
         self.pool.ended().await;
         store.close().await.map_err(Fatal::Close)?;

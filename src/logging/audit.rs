@@ -513,6 +513,13 @@ mod tests {
         let (longest, _) = line(&Link::none(), noon(), u64::MAX, &act);
         assert!(longest.len() <= AUDIT_LINE_BYTES_MAX, "{}", longest.len());
         assert!(read(longest.trim_end().as_bytes()).is_ok());
-        assert_eq!(read(&vec![b'x'; AUDIT_LINE_BYTES_MAX + 1]), Err(Misfit::NoLine));
+        // With its line feed a line has one byte more.
+        for (len, is_line) in [(AUDIT_LINE_BYTES_MAX - 1, true), (AUDIT_LINE_BYTES_MAX, false)] {
+            let fixed = "{\"seq\":1,\"at\":\"\",\"prev\":\"\",\"x\":\"\"}";
+            let pad = len - fixed.len() - (tail_of_line(NOTHING_BEFORE).len() - 1);
+            let text = fixed.replace("\"x\":\"", &format!("\"x\":\"{}", "x".repeat(pad)));
+            let line = text[..text.len() - 1].to_owned() + &tail_of_line(&hex_sha256(text.as_bytes()));
+            assert_eq!((line.len(), read(line.as_bytes()).is_ok()), (len, is_line));
+        }
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct AuditFile {
     open: Option<Open>,
     /// The last line, once one was found or written by us.
     last: Option<Link>,
+    /// Whether its directory was synced since it was made: until then its name is not durable.
+    is_named: bool,
 }
 
 struct Open {
@@ -58,7 +60,7 @@ struct Open {
 impl AuditFile {
     /// The log at `path`, not opened yet.
     pub(super) fn at(path: PathBuf) -> Self {
-        Self { path, open: None, last: None }
+        Self { path, open: None, last: None, is_named: false }
     }
 
     /// Sees to it that lines can be written. Whatever was found out of order has a line of its own by then.
@@ -124,17 +126,18 @@ impl AuditFile {
         Ok(found)
     }
 
-    /// The file, made if there is none, and durable as a name then.
-    fn file(&self) -> Result<File, AuditFileError> {
-        let there = self.path.exists();
+    /// The file, made if there is none. Who made it may have been stopped before its name was durable.
+    fn file(&mut self) -> Result<File, AuditFileError> {
+        self.is_named &= self.path.exists();
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.path);
         let file = file.map_err(self.failed("opening"))?;
         if !file.metadata().map_err(self.failed("looking at"))?.is_file() {
             return Err(AuditFileError::NotAFile { path: self.path.clone() });
         }
-        if !there {
+        if !self.is_named {
             let dir = self.path.parent().unwrap_or(Path::new("."));
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(self.failed("making"))?;
+            self.is_named = true;
         }
         Ok(file)
     }
@@ -291,6 +294,10 @@ mod tests {
         let found = fs::metadata(place.path()).unwrap();
         assert_eq!(found.permissions().mode() & 0o777, 0o600);
         assert_eq!(found.len(), place.text().len() as u64, "room that is set aside is not part of the file");
+        let probe = File::create(place.dir.path().join("probe")).unwrap();
+        if fallocate(&probe, FallocateFlags::KEEP_SIZE, 0, 4096).is_ok() {
+            assert!(found.blocks() * 512 >= AUDIT_ROOM_BYTES, "{} blocks", found.blocks());
+        }
     }
 
     #[test]

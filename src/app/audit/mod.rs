@@ -81,13 +81,19 @@ impl Audit {
         }
     }
 
-    /// Waits for the end of all acts under way; a moment, when whatever they wait for has ended.
-    pub(super) async fn acts_ended(&self) {
+    /// Writes the last line, after those of all acts under way: whatever these wait for has ended. A disk that does not
+    /// answer any more is not waited for.
+    pub(super) async fn close(&self, last: Act) {
         self.0.running.close();
+        let closing = async {
+            self.0.running.wait().await;
+            self.record(last).await;
+        };
         tokio::select! {
-            () = self.0.running.wait() => {}
+            () = closing => {}
             () = self.0.clock.sleep(CUT_GRACE.to_duration()) => {
-                tracing::warn!("administrative acts did not end in time: they have no line in the audit log");
+                let error = "what was under way did not end in time".to_owned();
+                AuditFailed { error, lost: Some("server_stop".to_owned()) }.emit(&self.0.telemetry);
             }
         }
     }
@@ -216,11 +222,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_last_line_comes_after_acts_under_way_and_does_not_wait_for_ever() {
+        let (dir, audit, hand) = log();
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let writing = audit.clone();
+        audit.see_through(Box::pin(async move {
+            drop(gone.await);
+            Audit::record(&writing, Act::here(Who::Local, "act")).await;
+        }));
+        let mut closing = Box::pin(audit.close(Act::here(Who::Local, "server_stop")));
+        assert!(futures_util::poll!(&mut closing).is_pending());
+        drop(go);
+        closing.await;
+        let operations: Vec<_> = lines(dir.path()).iter().map(|line| line["operation"].clone()).collect();
+        assert_eq!(operations, ["act", "server_stop"]);
+
+        audit.see_through(Box::pin(std::future::pending()));
+        let mut closing = Box::pin(audit.close(Act::here(Who::Local, "server_stop")));
+        assert!(futures_util::poll!(&mut closing).is_pending());
+        hand.advance(CUT_GRACE.to_duration());
+        closing.await;
+        assert_eq!(lines(dir.path()).len(), 2);
+    }
+
+    #[tokio::test]
     async fn nothing_is_admitted_while_the_log_cannot_be_written() {
         let (dir, audit, _) = log();
         std::fs::create_dir(dir.path().join(AUDIT_FILE)).unwrap();
         let Err(NotAdmitted::Unwritable(why)) = audit.admit().await else { panic!("admitted") };
         assert!(why.contains("audit.log"), "{why}");
+        // What was done before that was known is told.
+        audit.record(Act::here(Who::Local, "certificate_replaced")).await;
+        let metrics = audit.0.telemetry.encode();
+        assert!(metrics.lines().any(|line| line == "sendoff_audit_failures_total 2"), "{metrics}");
         std::fs::remove_dir(dir.path().join(AUDIT_FILE)).unwrap();
         assert!(audit.admit().await.is_ok());
     }
