@@ -1,6 +1,6 @@
 //! Failed writes and syncs: the n-th call on the store's files fails with EIO, whichever it is. Nothing is acknowledged
 //! after it, the server ends with exit code 74 and says why, and neither what was acknowledged before nor what is after
-//! the restart is lost when the power goes.
+//! the restart is lost when the power goes. Where it is a call on the audit log, that is told and tasks go on.
 //!
 //! `SENDOFF_FAILED_SYNC_POINTS=N` is how many calls of each errand fail in turn, spread over all kinds of them; 0 is every
 //! one. The calls are counted by a library that is preloaded into the server (`refuse.c`): everything that the store writes
