@@ -5,7 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::config::{CREDENTIAL_KEYS, CredentialConfig, Plain, Secret, credential_given};
@@ -13,6 +13,7 @@ use crate::security::credential::{KeptIn, Seen};
 use crate::task::limits::CREDENTIAL_BODY_BYTES_MAX;
 
 use super::access::Caller;
+use super::audit::Telling;
 use super::error::{Code, Problem};
 use super::extract::{CredentialInPath, NoQuery, Prefixed, json_body};
 use super::openapi::{bodies, parameters, words};
@@ -148,16 +149,20 @@ pub(super) async fn put(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     CredentialInPath(name): CredentialInPath,
-    (at, _): (Prefixed, NoQuery),
+    (at, _, telling): (Prefixed, NoQuery, Telling),
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let raw = json_body(&api, &parts.headers, body, CREDENTIAL_BODY_BYTES_MAX).await?;
     let text = raw.text()?;
     let config = Box::new(read(text)?);
+    if let Some(before) = api.wiring().credentials.seen(&name) {
+        telling.before(told(&before));
+    }
     let change = CredentialChange::Put { name: name.clone(), given: Secret::new(text.to_owned()), config };
     let replaced = (api.wiring().change_credentials)(change, caller.id).await?;
     let seen = api.wiring().credentials.seen(&name).ok_or_else(Problem::no_credential)?;
+    telling.after(told(&seen));
     let shown = Json(Shown::of(&seen));
     if replaced {
         return Ok(shown.into_response());
@@ -178,10 +183,19 @@ pub(super) async fn remove(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     CredentialInPath(name): CredentialInPath,
-    _: NoQuery,
+    (_, telling): (NoQuery, Telling),
 ) -> Result<Response, Problem> {
+    if let Some(before) = api.wiring().credentials.seen(&name) {
+        telling.before(told(&before));
+    }
     (api.wiring().change_credentials)(CredentialChange::Remove(name), caller.id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// What the audit log says of it: never its secrets.
+fn told(seen: &Seen) -> Value {
+    let shown = Shown::of(seen);
+    json!({"kind": shown.kind, "hosts": shown.hosts, "also": shown.also, "settings": shown.settings})
 }
 
 /// Reads a credential that is given. No fault repeats what was given: it may be the secret.

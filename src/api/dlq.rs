@@ -5,20 +5,22 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use crate::queue::command::{BulkAction, QueueView, TaskAction};
+use crate::queue::command::{BulkAction, BulkReport, QueueView, TaskAction};
 use crate::queue::store::TaskFilter;
 use crate::security::scope::Scope;
 use crate::task::limits::SMALL_BODY_BYTES_MAX;
 use crate::task::{QueueName, Status, TaskType};
 
 use super::access::Caller;
+use super::audit::Telling;
 use super::error::{Code, Problem};
 use super::extract::{NoQuery, Query, TaskInPath, optional_json_body, reason};
 use super::openapi::{bodies, parameters, words};
 use super::state::Api;
-use super::tasks::{PageAsked, act, page, shown};
+use super::tasks::{PageAsked, acted, now_seen, page, shown};
 use super::wire::{Findings, Object, boolean, labels, name, string};
 use super::wire_view::{self, TaskView};
 
@@ -115,9 +117,14 @@ pub(super) async fn redrive(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     TaskInPath(task): TaskInPath,
+    telling: Telling,
     _: NoQuery,
 ) -> Result<Response, Problem> {
-    act(&api, &caller, (Scope::Redrive, TaskAction::Redrive), task).await
+    let row = acted(&api, &caller, (Scope::Redrive, TaskAction::Redrive), task).await?;
+    let (queue, header) = (row.queue.as_str(), &row.header);
+    telling.before(json!({"queue": queue, "status": Status::Dead.as_str()}));
+    telling.after(json!({"queue": queue, "status": header.status.as_str(), "series": header.series}));
+    Ok(now_seen(&api, &caller, &row).await)
 }
 
 /// `DELETE /dlq/{id}`.
@@ -131,10 +138,11 @@ pub(super) async fn purge(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     TaskInPath(task): TaskInPath,
+    telling: Telling,
     _: NoQuery,
 ) -> Result<Response, Problem> {
-    let task = caller.permit_task(&api, Scope::Redrive, task).await?;
-    api.queues().act(TaskAction::Purge, task).await?;
+    let row = acted(&api, &caller, (Scope::Redrive, TaskAction::Purge), task).await?;
+    telling.before(json!({"queue": row.queue.as_str(), "status": Status::Dead.as_str()}));
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -169,11 +177,12 @@ pub(super) struct PurgeReport {
 pub(super) async fn redrive_all(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
+    telling: Telling,
     _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
     let asked = bulk(&api, &caller, request).await?;
-    let report = api.queues().bulk(BulkAction::Redrive, asked.filter, asked.dry_run).await?;
+    let report = done(&api, BulkAction::Redrive, &asked, &telling).await?;
     Ok(Json(RedriveReport { matched: report.matched, redriven: report.done, dry_run: asked.dry_run }).into_response())
 }
 
@@ -188,11 +197,12 @@ pub(super) async fn redrive_all(
 pub(super) async fn purge_all(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
+    telling: Telling,
     _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
     let asked = bulk(&api, &caller, request).await?;
-    let report = api.queues().bulk(BulkAction::Purge, asked.filter, asked.dry_run).await?;
+    let report = done(&api, BulkAction::Purge, &asked, &telling).await?;
     Ok(Json(PurgeReport { matched: report.matched, purged: report.done, dry_run: asked.dry_run }).into_response())
 }
 
@@ -210,6 +220,36 @@ async fn bulk(api: &Api, caller: &Caller, request: Request) -> Result<Bulk, Prob
     let mut asked = read_bulk(raw.text()?)?;
     caller.narrow(Scope::Redrive, &mut asked.filter);
     Ok(asked)
+}
+
+/// Does it, and tells the audit log: before, what is asked for, since it is done in steps; then how many it were.
+async fn done(api: &Api, action: BulkAction, asked: &Bulk, telling: &Telling) -> Result<BulkReport, Problem> {
+    let mut told = asked.told();
+    telling.after(Value::Object(told.clone()));
+    if !asked.dry_run {
+        telling.goes_in_steps();
+    }
+    let report = api.queues().bulk(action, asked.filter.clone(), asked.dry_run).await?;
+    told.insert("matched".to_owned(), json!(report.matched));
+    told.insert("done".to_owned(), json!(report.done));
+    telling.after(Value::Object(told));
+    Ok(report)
+}
+
+impl Bulk {
+    /// What it names, as it was asked for.
+    fn told(&self) -> Map<String, Value> {
+        let TaskFilter { queue, task_type, dead_reason, labels, .. } = &self.filter;
+        let labels: Map<_, _> = labels.iter().map(|(name, value)| (name.as_str().to_owned(), json!(value))).collect();
+        let fields = [
+            ("queue", queue.as_ref().map(|queue| json!(queue.as_str()))),
+            ("task_type", task_type.as_ref().map(|task_type| json!(task_type.as_str()))),
+            ("reason", dead_reason.map(|reason| json!(reason.as_str()))),
+            ("labels", (!labels.is_empty()).then_some(Value::Object(labels))),
+            ("dry_run", Some(json!(self.dry_run))),
+        ];
+        fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
 }
 
 /// The fields of a filter.

@@ -7,6 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::security::api_key::{FreshKey, KeyRecord};
@@ -17,6 +18,7 @@ use crate::task::limits::{KEY_SCOPES_MAX, RUN_AHEAD_MAX, SMALL_BODY_BYTES_MAX};
 use crate::task::name::KeyName;
 
 use super::access::Caller;
+use super::audit::Telling;
 use super::error::{Code, Problem};
 use super::extract::{KeyInPath, NoQuery, Prefixed, json_body};
 use super::openapi::{bodies, parameters, words};
@@ -127,7 +129,7 @@ pub(super) async fn list(State(api): State<Api>, _: NoQuery) -> Response {
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
-    at: Prefixed,
+    (at, telling): (Prefixed, Telling),
     _: NoQuery,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -145,6 +147,8 @@ pub(super) async fn create(
         expires_at: asked.expires_at,
         last_used_at: None,
     };
+    telling.object(format!("/keys/{}", record.id));
+    telling.after(told(&record));
     (api.wiring().change_keys)(KeyChange::Create(record.clone()), caller.id).await?;
     let location = format!("{}/keys/{}", at.prefix, record.id);
     let shown = Json(KeyShown::of(&record, Some(fresh.reveal())));
@@ -181,14 +185,27 @@ pub(super) async fn revoke(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     KeyInPath(id): KeyInPath,
+    telling: Telling,
     _: NoQuery,
 ) -> Result<Response, Problem> {
+    if let Some(record) = api.wiring().keys.record(&id) {
+        telling.before(told(&record));
+    }
     if *api.wiring().keys.admin().id == *id {
         let detail = "this is the key in `admin.key`: remove that file and start the server anew, and it makes another";
         return Err(Problem::new(Code::KeyInFile, detail));
     }
     (api.wiring().change_keys)(KeyChange::Revoke(Arc::from(id)), caller.id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// What the audit log is told of a key.
+fn told(record: &KeyRecord) -> Value {
+    json!({
+        "name": record.name.as_str(),
+        "scopes": record.scopes.texts().collect::<Vec<_>>(),
+        "expires_at": record.expires_at.map(|at| at.to_string()),
+    })
 }
 
 /// What `POST /keys` asks for.

@@ -1,4 +1,4 @@
-//! What surrounds every handler: a request id, the key, an answer even after a panic, one access event.
+//! What surrounds every handler: a request id, the key and its scope, an answer even after a panic, one access event.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -21,12 +21,17 @@ use super::state::{Access, Api, Authentication};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The id of a request, for the layers within.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) Arc<str>);
+
 /// The outermost layer: gives the request its id, turns a panic and every [`Problem`] into an answer, tells of it.
-pub(super) async fn answer(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(super) async fn answer(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let started = api.clock().now().mono;
     let request_id = request_id(&api, request.headers());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    request.extensions_mut().insert(RequestId(Arc::clone(&request_id)));
     let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = outcome.unwrap_or_else(|panic| Problem::internal(panic_text(&*panic)).into_response());
     let problem = response.extensions_mut().remove::<Problem>();
@@ -56,8 +61,8 @@ pub(super) async fn answer(State(api): State<Api>, request: Request, next: Next)
     response
 }
 
-/// Lets through who holds a key with the scope that the operation needs. A few paths need none ([`is_public`]); whether
-/// any other path exists is not told to strangers.
+/// Lets through who holds a key, and says who that is. A few paths need none ([`is_public`]); whether any other path exists
+/// is not told to strangers.
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     if is_public(&Prefixed::split(request.uri().path()).path) {
         return next.run(request).await;
@@ -66,14 +71,25 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
-    let mut response = if let Some(refusal) = refusal(&caller, &request) {
-        refusal
-    } else {
-        request.extensions_mut().insert(caller.clone());
-        next.run(request).await
-    };
+    request.extensions_mut().insert(caller.clone());
+    let mut response = next.run(request).await;
     response.extensions_mut().insert(caller);
     response
+}
+
+/// Lets through who holds the scope that the operation needs: the innermost layer, so that the audit log is told of whom
+/// it refuses.
+pub(super) async fn authorize(request: Request, next: Next) -> Response {
+    if is_public(&Prefixed::split(request.uri().path()).path) {
+        return next.run(request).await;
+    }
+    let Some(caller) = request.extensions().get::<Caller>() else {
+        return Problem::unauthenticated(false).into_response();
+    };
+    match refusal(caller, &request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
 }
 
 /// Who asks. Without any `Authorization` nothing was guessed, so nothing is counted.
@@ -128,7 +144,7 @@ fn request_id(api: &Api, headers: &HeaderMap) -> Arc<str> {
     one_header(headers, &REQUEST_ID).filter(plain).map_or_else(|| api.request_id(), Arc::from)
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     format!("a handler panicked: {}", text.as_deref().unwrap_or("without a message"))

@@ -1,7 +1,7 @@
 //! The HTTP interface: JSON over HTTPS, problems as RFC 9457.
 //!
 //! ```text
-//! request ─▶ layers (request id, key, scope, panics) ─▶ router ─▶ one handler a verb ─▶ Queues
+//! request ─▶ layers (request id, key, audit, scope) ─▶ router ─▶ one handler a verb ─▶ Queues
 //!                                                 │          │   ▲
 //!                                              extract     wire  wire_view      JSON ↔ words
 //! answer  ◀─ layers (renders problems) ◀──────────┴──── error (status codes)
@@ -12,6 +12,9 @@
 //! key, and what the metrics say comes in through [`Wiring`].
 
 mod access;
+mod audit;
+#[cfg(test)]
+mod audit_tests;
 mod batch;
 mod connection;
 mod credentials;
@@ -44,7 +47,7 @@ mod wire_view;
 pub use access::Caller;
 pub use router::{metrics_only, router};
 pub use state::{
-    Access, Api, Authenticate, Authentication, ChangeCredentials, ChangeKeys, CheckPayload, CredentialChange,
-    CredentialChangeError, KeyChange, KeyChangeError, MetricsText, OnAccess, PayloadBytesMax, PayloadError, Ready,
-    Wiring,
+    Access, Api, AuditTrail, Authenticate, Authentication, ChangeCredentials, ChangeKeys, CheckPayload,
+    CredentialChange, CredentialChangeError, KeyChange, KeyChangeError, MetricsText, NotAdmitted, OnAccess,
+    PayloadBytesMax, PayloadError, Ready, Wiring,
 };

@@ -4,12 +4,15 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
+use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::queue::command::QueueView;
 use crate::security::scope::Scope;
+use crate::task::QueueName;
 
 use super::access::Caller;
+use super::audit::Telling;
 use super::error::Problem;
 use super::extract::{NoQuery, QueueInPath};
 use super::openapi::parameters;
@@ -68,10 +71,11 @@ pub(super) async fn pause(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     QueueInPath(queue): QueueInPath,
+    telling: Telling,
     _: NoQuery,
 ) -> Result<Response, Problem> {
     caller.permit(Scope::Manage, &queue, Problem::no_queue)?;
-    shown(api.queues().pause(queue, true).await?)
+    set_paused(&api, queue, true, &telling).await
 }
 
 /// `POST /queues/{queue}/resume`.
@@ -85,10 +89,19 @@ pub(super) async fn resume(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     QueueInPath(queue): QueueInPath,
+    telling: Telling,
     _: NoQuery,
 ) -> Result<Response, Problem> {
     caller.permit(Scope::Manage, &queue, Problem::no_queue)?;
-    shown(api.queues().pause(queue, false).await?)
+    set_paused(&api, queue, false, &telling).await
+}
+
+async fn set_paused(api: &Api, queue: QueueName, paused: bool, telling: &Telling) -> Result<Response, Problem> {
+    let before = api.queues().queue(queue.clone()).await?.ok_or_else(Problem::no_queue)?;
+    telling.before(json!({"paused": before.paused}));
+    let after = api.queues().pause(queue, paused).await?;
+    telling.after(json!({"paused": after.as_ref().map(|view| view.paused)}));
+    shown(after)
 }
 
 fn shown(view: Option<QueueView>) -> Result<Response, Problem> {

@@ -1,5 +1,6 @@
 //! A router over a scripted engine, for the tests of this module.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -8,13 +9,14 @@ use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::clock::{Chance, Clock, ManualClock};
 use crate::config::{Config, EgressConfig};
 use crate::logging::Telemetry;
+use crate::logging::audit::Act;
 use crate::queue::Queues;
 use crate::queue::command::{Accepted, Answer, EngineError, PublicId, Request};
 use crate::queue::handle::Envelope;
@@ -37,7 +39,9 @@ use crate::task::{
 };
 
 use super::openapi::contract_tests;
-use super::{Access, Api, Authentication, Caller, CheckPayload, PayloadError, Wiring, router};
+use super::{
+    Access, Api, AuditTrail, Authentication, Caller, CheckPayload, KeyChange, NotAdmitted, PayloadError, Wiring, router,
+};
 
 /// The clock of every test starts here.
 pub(super) fn noon() -> WallMs {
@@ -194,6 +198,53 @@ impl Store for Shelf {
     }
 }
 
+/// An audit log in memory.
+#[derive(Default)]
+pub(super) struct Trail {
+    acts: Mutex<Vec<Act>>,
+    running: Mutex<JoinSet<()>>,
+    broken: AtomicBool,
+}
+
+impl Trail {
+    /// What it was told so far.
+    pub(super) fn acts(&self) -> Vec<Act> {
+        self.acts.lock().unwrap().clone()
+    }
+
+    /// From now on it cannot be written.
+    pub(super) fn breaks(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for the end of all acts.
+    pub(super) async fn ended(&self) {
+        let mut running = std::mem::take(&mut *self.running.lock().unwrap());
+        while running.join_next().await.is_some() {}
+    }
+}
+
+/// The log as the API holds it.
+struct Held(Arc<Trail>);
+
+impl AuditTrail for Held {
+    fn admit(&self) -> Later<'static, Result<OwnedSemaphorePermit, NotAdmitted>> {
+        let broken = self.0.broken.load(Ordering::Relaxed);
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let refusal = || NotAdmitted::Unwritable("the disk is full".to_owned());
+        Box::pin(async move { if broken { Err(refusal()) } else { Ok(permit) } })
+    }
+
+    fn record(&self, act: Act) -> Later<'static, ()> {
+        self.0.acts.lock().unwrap().push(act);
+        Box::pin(async {})
+    }
+
+    fn see_through(&self, work: Later<'static, ()>) {
+        self.0.running.lock().unwrap().spawn(work);
+    }
+}
+
 /// A router, the clock it sees, what the engine was asked, and what the access log was told.
 pub(super) struct Bench {
     router: Router,
@@ -201,6 +252,7 @@ pub(super) struct Bench {
     pub(super) hand: ManualClock,
     pub(super) asked: Arc<Mutex<Vec<Request>>>,
     pub(super) told: Arc<Mutex<Vec<Access>>>,
+    pub(super) trail: Arc<Trail>,
     // Ends the scripted engine when dropped.
     _engine: JoinSet<()>,
 }
@@ -254,6 +306,7 @@ pub(super) fn bench(
         chance: Arc::new(Mutex::new(Chance::from_seed(1))),
         telemetry: Telemetry::new(),
     };
+    let trail = Arc::new(Trail::default());
     let wiring = Wiring {
         queues: Queues::new(commands.clone(), commands, Arc::new(Shelf(records)), clock.clone()),
         clock,
@@ -261,16 +314,20 @@ pub(super) fn bench(
         check_payload: check(),
         authenticate: Arc::new(|key, _| recognised(key)),
         keys: ring(),
-        change_keys: Arc::new(|_, _| Box::pin(async { Ok(()) })),
+        change_keys: Arc::new(|change, _| {
+            assert!(!matches!(change, KeyChange::Revoke(id) if *id == *"panic"), "asked to");
+            Box::pin(async { Ok(()) })
+        }),
         credentials: Arc::new(Credentials::new(&Config::default(), outside).unwrap()),
         change_credentials: Arc::new(|_, _| Box::pin(async { Ok(false) })),
+        audit: Arc::new(Held(Arc::clone(&trail))),
         metrics: Arc::new(|_, _| "# EOF\n".to_owned()),
         ready: Arc::new(|| false),
         on_access: Arc::new(move |access| told_too.lock().unwrap().push(access.clone())),
         payload_bytes_max: Arc::new(|| PAYLOAD_BYTES_DEFAULT),
     };
     let api = Api::new(wiring);
-    Bench { router: router(api.clone()), api, hand, asked, told, _engine: engine }
+    Bench { router: router(api.clone()), api, hand, asked, told, trail, _engine: engine }
 }
 
 /// A bench whose engine must not be asked.

@@ -2,14 +2,14 @@
 
 use axum::Router;
 use axum::http::Method;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
 use crate::security::scope::Scope;
 
 use super::openapi::openapi;
 use super::state::Api;
-use super::{batch, credentials, dlq, docs, keys, layers, ops, queues, tasks, well_known};
+use super::{audit, batch, credentials, dlq, docs, keys, layers, ops, queues, tasks, well_known};
 
 /// The paths that need no key (also under `/v1`).
 const PUBLIC: [&str; 6] =
@@ -55,6 +55,30 @@ const NEEDS: [(Method, &str, Scope); 25] = [
 pub(super) fn needs(method: &Method, route: &str) -> Option<Scope> {
     let method = if method == Method::HEAD { &Method::GET } else { method };
     NEEDS.iter().find(|(known, path, _)| known == method && *path == route).map(|(_, _, scope)| *scope)
+}
+
+/// Operations with an administrative scope that are about one task of many: what became of it is in its own history.
+const OF_TASKS: [(Method, &str); 2] = [(Method::DELETE, "/tasks/{id}"), (Method::POST, "/tasks/{id}/run")];
+
+/// When an operation is written to the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Audited {
+    /// Whatever comes of it.
+    Always,
+    /// When the caller may not do it.
+    WhenForbidden,
+}
+
+/// Whether an operation is an administrative act. It follows from the scope that it needs, so that no operation can be
+/// added to [`NEEDS`] and forgotten here; the route is without `/v1`.
+pub(super) fn audited(method: &Method, route: &str) -> Option<Audited> {
+    let scope = needs(method, route)?;
+    if !matches!(scope, Scope::Manage | Scope::Redrive | Scope::Admin) {
+        return None;
+    }
+    let is_of_a_task = OF_TASKS.iter().any(|(known, path)| known == method && *path == route);
+    let only_looks = matches!(*method, Method::GET | Method::HEAD);
+    Some(if is_of_a_task || only_looks { Audited::WhenForbidden } else { Audited::Always })
 }
 
 /// The methods of a route, as `Allow` names them.
@@ -107,6 +131,8 @@ pub fn router(api: Api) -> Router {
         .merge(space.clone())
         .nest("/v1", space)
         .fallback(layers::no_such_route)
+        .layer(from_fn(layers::authorize))
+        .layer(from_fn_with_state(api.clone(), audit::audit))
         .layer(from_fn_with_state(api.clone(), layers::authenticate))
         .layer(from_fn_with_state(api.clone(), layers::answer))
         .with_state(api)

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::{Chance, Clock};
 use crate::config::{CredentialConfig, Secret};
+use crate::logging::audit::Act;
 use crate::queue::Queues;
 use crate::queue::command::QueueView;
 use crate::queue::store::{CommitError, Later};
@@ -140,6 +141,29 @@ pub enum CredentialChangeError {
 pub type ChangeCredentials =
     Arc<dyn Fn(CredentialChange, Arc<str>) -> Later<'static, Result<bool, CredentialChangeError>> + Send + Sync>;
 
+/// Why an administrative act may not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdmitted {
+    /// As many are under way as may be.
+    #[error("too many administrative acts are under way")]
+    Busy,
+    /// It could not be written down.
+    #[error("{0}")]
+    Unwritable(String),
+}
+
+/// Where administrative acts are written down.
+pub trait AuditTrail: Send + Sync {
+    /// Lets an act begin whose line could be written now. Held until the line is written.
+    fn admit(&self) -> Later<'static, Result<OwnedSemaphorePermit, NotAdmitted>>;
+
+    /// Writes a line; durable when this returns. That it could not be written is told by whoever implements this.
+    fn record(&self, act: Act) -> Later<'static, ()>;
+
+    /// Runs an act to its end, whether or not somebody waits for it.
+    fn see_through(&self, work: Later<'static, ()>);
+}
+
 /// Renders all metrics as `OpenMetrics` text; takes over how the queues stand first.
 pub type MetricsText = Arc<dyn Fn(&[QueueView], WallMs) -> String + Send + Sync>;
 
@@ -194,6 +218,8 @@ pub struct Wiring {
     pub credentials: Arc<Credentials>,
     /// Changes those in the store.
     pub change_credentials: ChangeCredentials,
+    /// Writes down administrative acts.
+    pub audit: Arc<dyn AuditTrail>,
     /// Renders `/metrics`.
     pub metrics: MetricsText,
     /// Answers `/readyz`.

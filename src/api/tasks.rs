@@ -286,11 +286,26 @@ pub(super) async fn act(
     (scope, action): (Scope, TaskAction),
     task: TaskRef,
 ) -> Result<Response, Problem> {
+    let row = acted(api, caller, (scope, action), task).await?;
+    Ok(now_seen(api, caller, &row).await)
+}
+
+/// Does something to one task, if the caller holds the scope of its queue.
+pub(super) async fn acted(
+    api: &Api,
+    caller: &Caller,
+    (scope, action): (Scope, TaskAction),
+    task: TaskRef,
+) -> Result<Row, Problem> {
     let task = caller.permit_task(api, scope, task).await?;
-    let row = api.queues().act(action, task).await?;
+    Ok(api.queues().act(action, task).await?)
+}
+
+/// A task to which something was done, as it is then.
+pub(super) async fn now_seen(api: &Api, caller: &Caller, row: &Row) -> Response {
     // It is done, whatever reading the history says: without it the answer has no `attempts`.
     let record = api.queues().get(TaskRef::by_id(row.header.id())).await.ok().flatten();
     let attempts = record.map(|record| record.attempts);
     let sight = caller.sight(&row.queue);
-    Ok(Json(wire_view::task(&row, attempts.as_deref(), sight, api.clock().now().wall)).into_response())
+    Json(wire_view::task(row, attempts.as_deref(), sight, api.clock().now().wall)).into_response()
 }

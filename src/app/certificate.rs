@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::task::JoinHandle;
 
+use super::audit::Audit;
 use super::chain;
 use crate::clock::{Clock, Now};
+use crate::logging::audit::{Act, Outcome, Who};
 use crate::logging::event::{CertificateReady, CertificateRefused, Event};
 use crate::logging::{Fact, Telemetry};
 use crate::security::server_tls::{Change, ServerTls, TlsFacts, TlsSetupError};
@@ -18,7 +21,7 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(86_400);
 
 /// Serves what somebody puts in the place of the certificate, and has the own CA renew its leaf in time.
 #[expect(clippy::disallowed_methods, reason = "part of the composition root; `stop` ends the loop")]
-pub(super) fn keep(tls: Arc<ServerTls>, clock: Clock, telemetry: Telemetry) -> JoinHandle<()> {
+pub(super) fn keep(tls: Arc<ServerTls>, clock: Clock, (telemetry, audit): (Telemetry, Audit)) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut state = State { renewed: clock.now().mono, refused: false };
         loop {
@@ -26,10 +29,11 @@ pub(super) fn keep(tls: Arc<ServerTls>, clock: Clock, telemetry: Telemetry) -> J
             let (tls, now) = (Arc::clone(&tls), clock.now());
             // Files are read: on a thread where that holds up nobody.
             let looked = tokio::task::spawn_blocking(move || state.look(&tls, now)).await;
-            let Ok((next, events)) = looked else { continue };
+            let Ok((next, told)) = looked else { continue };
             state = next;
-            for event in events {
+            for (event, act) in told {
                 event.emit(&telemetry);
+                audit.record(act).await;
             }
         }
     })
@@ -44,41 +48,50 @@ struct State {
 }
 
 impl State {
-    fn look(mut self, tls: &ServerTls, now: Now) -> (Self, Vec<Event>) {
-        let mut events = Vec::new();
-        events.extend(tls.look(now.wall).and_then(|looked| self.told(looked)));
+    fn look(mut self, tls: &ServerTls, now: Now) -> (Self, Vec<(Event, Act)>) {
+        let mut told = Vec::new();
+        let replaced = Act::here(Who::Local, "certificate_replaced");
+        told.extend(tls.look(now.wall).and_then(|looked| self.told(looked, replaced)));
         if now.mono.saturating_sub(self.renewed) >= RENEWAL_INTERVAL {
             self.renewed = now.mono;
-            events.extend(self.told(tls.refresh(now.wall)));
+            told.extend(self.told(tls.refresh(now.wall), Act::here(Who::Server, "certificate_renewed")));
         }
-        (self, events)
+        (self, told)
     }
 
     /// What there is to tell; nothing, where all is as it was. Files that are good again are told, though they are what is
     /// served all along.
-    fn told(&mut self, result: Result<TlsFacts, TlsSetupError>) -> Option<Event> {
+    fn told(&mut self, result: Result<TlsFacts, TlsSetupError>, act: Act) -> Option<(Event, Act)> {
         let was_refused = std::mem::replace(&mut self.refused, result.is_err());
         match result {
             Ok(facts) => {
                 let is_new = !matches!(facts.change, Change::Kept | Change::KeptInDoubt);
-                (is_new || was_refused).then(|| ready(&facts).into())
+                let act = Act { after: Some(json!({"expires": facts.expires.to_string()})), ..act };
+                (is_new || was_refused).then(|| (ready(&facts).into(), act))
             }
-            Err(error) => Some(CertificateRefused { why: chain(&error) }.into()),
+            Err(error) => {
+                let refused = CertificateRefused { why: chain(&error) };
+                Some((refused.into(), Act { outcome: Outcome::Refused("certificate_refused"), ..act }))
+            }
         }
     }
 }
 
 /// There is a certificate to serve.
 pub(super) fn ready(facts: &TlsFacts) -> CertificateReady {
-    let change = match facts.change {
+    CertificateReady {
+        change: change(facts.change),
+        expires: facts.expires,
+        ca_sha256: facts.ca.as_ref().map(|ca| ca.fingerprint_sha256.clone()),
+    }
+}
+
+/// The word for what was done to the certificate.
+pub(super) fn change(change: Change) -> &'static str {
+    match change {
         Change::Kept | Change::KeptInDoubt => "kept",
         Change::Created => "created",
         Change::Renewed => "renewed",
         Change::Replaced => "replaced",
-    };
-    CertificateReady {
-        change,
-        expires: facts.expires,
-        ca_sha256: facts.ca.as_ref().map(|ca| ca.fingerprint_sha256.clone()),
     }
 }

@@ -5,6 +5,7 @@
 //! answered → API closed → engine's last commit → pool → store closed. Until the API is closed, it goes on accepting.
 //! `reload`: everything that may fail is prepared → the engine commits → the rest is put in force.
 
+mod audit;
 mod certificate;
 mod credentials;
 mod keys;
@@ -37,6 +38,7 @@ use crate::security::http_client::OutgoingClients;
 use crate::security::server_tls::{ServerTls, TlsFacts};
 use crate::worker::pool::Pool;
 
+use audit::Audit;
 use keys::Keys;
 
 pub use reload::{OnRefused, ReadConfig, ReloadError, Reloads};
@@ -56,11 +58,9 @@ pub struct App {
     server: ServerHandle,
     metrics_server: Option<ServerHandle>,
     tls: Option<Arc<ServerTls>>,
-    renewal: Option<JoinHandle<()>>,
     keys: Keys,
-    key_uses: JoinHandle<()>,
-    credential_changes: JoinHandle<()>,
-    signing_keys: JoinHandle<()>,
+    loops: Loops,
+    audit: Audit,
     clients: Arc<OutgoingClients>,
     credentials: Arc<Credentials>,
     payload_bytes_max: Arc<AtomicU64>,
@@ -68,6 +68,22 @@ pub struct App {
     pool: Pool,
     phase: watch::Sender<Phase>,
     progress: watch::Receiver<Progress>,
+}
+
+/// What goes on beside the engine as long as the server runs.
+struct Loops {
+    certificate: Option<JoinHandle<()>>,
+    key_uses: JoinHandle<()>,
+    credential_changes: JoinHandle<()>,
+    signing_keys: JoinHandle<()>,
+}
+
+impl Loops {
+    fn end(self) {
+        let Self { certificate, key_uses, credential_changes, signing_keys } = self;
+        let all = [key_uses, credential_changes, signing_keys].into_iter().chain(certificate);
+        all.for_each(|running| running.abort());
+    }
 }
 
 /// What a person needs to know to use a server.
@@ -106,7 +122,9 @@ impl App {
                 biased;
                 ended = &mut self.engine => {
                     self.ready.store(false, Ordering::Release);
-                    return engine_ended(ended, &self.telemetry);
+                    let ended = engine_ended(ended, &self.telemetry);
+                    self.audit.close(stop::told("the engine", &ended)).await;
+                    return ended;
                 }
                 signal = &mut stop_asked => return self.stop(signal).await,
                 () = reloads.asked() => {}

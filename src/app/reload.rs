@@ -7,11 +7,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::{App, certificate, chain};
 use crate::clock::Clock;
 use crate::config::{Change, Config, ConfigFault, ConfigFaults, Difference, Loaded, in_force, one_line};
+use crate::logging::audit::{Act, Outcome, Who};
 use crate::logging::event::{ConfigRefused, ConfigReloaded};
 use crate::logging::{Fact, LogFilter, LogLevel};
 use crate::queue::command::EngineError;
@@ -42,6 +44,9 @@ pub enum ReloadError {
     /// The engine did not take it.
     #[error("the engine did not take it: {0}")]
     Engine(#[from] EngineError),
+    /// It could not be written down.
+    #[error("it could not be written down, so nothing was done: {0}")]
+    Audit(String),
     /// A fault of ours.
     #[error("reading the configuration failed: {0}")]
     Panicked(String),
@@ -114,6 +119,20 @@ impl App {
     }
 
     async fn reload_from(&mut self, read: ReadConfig, log: Option<&LogLevel>) -> Result<Difference, ReloadError> {
+        if let Err(why) = self.audit.prepared().await {
+            let error = ReloadError::Audit(why);
+            refused(&error).emit(&self.telemetry);
+            return Err(error);
+        }
+        let result = self.attempt(read, log).await;
+        if let Err(error) = &result {
+            refused(error).emit(&self.telemetry);
+        }
+        self.audit.record(told(&result)).await;
+        result
+    }
+
+    async fn attempt(&mut self, read: ReadConfig, log: Option<&LogLevel>) -> Result<Difference, ReloadError> {
         let preparing = Preparing {
             running: Arc::clone(&self.config),
             clients: Arc::clone(&self.clients),
@@ -126,14 +145,7 @@ impl App {
             Ok(prepared) => prepared.map_err(ReloadError::Faults),
             Err(panic) => Err(ReloadError::Panicked(panic.to_string())),
         };
-        let result = match prepared {
-            Ok(prepared) => self.take_over(prepared, log).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &result {
-            refused(error).emit(&self.telemetry);
-        }
-        result
+        self.take_over(prepared?, log).await
     }
 
     async fn take_over(&mut self, prepared: Prepared, log: Option<&LogLevel>) -> Result<Difference, ReloadError> {
@@ -253,12 +265,27 @@ fn content(path: &str, new: String) -> Change {
     Change { path: path.to_owned(), old: Some("what the file held".to_owned()), new: Some(new) }
 }
 
+/// For the audit log. What a fault says may quote the file, and so does not belong there; it is in the server's log.
+fn told(result: &Result<Difference, ReloadError>) -> Act {
+    let act = Act::here(Who::Local, "config_reload");
+    match result {
+        Ok(difference) => {
+            let (changed, needs_restart) = (one_line(&difference.live), one_line(&difference.restart));
+            Act { after: Some(json!({"changed": changed, "needs_restart": needs_restart})), ..act }
+        }
+        Err(ReloadError::Engine(EngineError::Unknown)) => Act { outcome: Outcome::Unknown("unknown_outcome"), ..act },
+        Err(_) => Act { outcome: Outcome::Refused("config_refused"), ..act },
+    }
+}
+
 fn refused(error: &ReloadError) -> ConfigRefused {
     match error {
         ReloadError::Faults(faults) => {
             let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
             ConfigRefused { faults: faults.count(), why: lines.join("\n") }
         }
-        ReloadError::Engine(_) | ReloadError::Panicked(_) => ConfigRefused { faults: 0, why: error.to_string() },
+        ReloadError::Engine(_) | ReloadError::Audit(_) | ReloadError::Panicked(_) => {
+            ConfigRefused { faults: 0, why: error.to_string() }
+        }
     }
 }

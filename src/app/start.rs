@@ -3,17 +3,21 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::json;
+
+use super::audit::Audit;
 use super::credentials::Keeper;
 use super::keys::Keys;
-use super::{App, Facts, certificate, chain, signing_keys, wiring};
+use super::{App, Facts, Loops, certificate, chain, signing_keys, wiring};
 use crate::api::server::{Limits, Server, ServerHandle, Surroundings};
 use crate::api::{Api, Wiring};
 use crate::clock::{Chance, Clock};
 use crate::config::Config;
+use crate::logging::audit::{Act, Who};
 use crate::logging::event::Ready;
 use crate::logging::{Fact, Telemetry};
 use crate::queue::engine::shell::Engine;
@@ -103,18 +107,10 @@ impl App {
         mut chance: Chance,
         (listener, store): (TcpListener, Arc<dyn Store>),
     ) -> Result<Self, StartError> {
-        let telemetry = Telemetry::new();
-        let address = listener.local_addr().map_err(StartError::Serve)?;
-        let metrics_listener = config.metrics.listen.map(bind).transpose()?;
-        let metrics_address = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let (key, created) = AdminKey::load_or_create(&config.data_dir)?;
-        let new_key = created.then(|| key.reveal().to_owned());
-        let tls = tls(&config, &clock, &telemetry)?;
-        let around = Surroundings { limits: Limits::default(), clock: clock.clone(), telemetry: telemetry.clone() };
-        let outgoing = Outgoing::new(&config, (address, metrics_address), &around, &mut chance)?;
-
-        let engine_chance = Chance::from_seed(chance.draw());
-        let machine = machine(&store, &config, &around, engine_chance).await.map_err(StartError::Recover)?;
+        let ground = Ground::lay(&config, &clock, listener, &mut chance)?;
+        let Ground { listeners, addresses, key, key_created, tls, around, audit, outgoing } = ground;
+        let telemetry = around.telemetry.clone();
+        let machine = machine(&store, &config, &around, Chance::from_seed(chance.draw())).await?;
         let keys = Keys::load(&key, &store, &clock, &telemetry).await.map_err(StartError::Keys)?;
         let keeper = Keeper::load(&outgoing.credentials, outgoing.sealing_key, &store, (&clock, &telemetry));
         let (change_credentials, credential_changes) = keeper.await.map_err(StartError::Keys)?.start();
@@ -123,8 +119,7 @@ impl App {
         #[expect(clippy::disallowed_methods, reason = "this is the composition root; `stop` awaits the engine's end")]
         let engine = tokio::spawn(engine.run());
 
-        let ready = Arc::new(AtomicBool::new(false));
-        let payload_bytes_max = Arc::new(AtomicU64::new(config.payload_bytes_max));
+        let (ready, payload_bytes_max) = (Arc::default(), Arc::new(AtomicU64::new(config.payload_bytes_max)));
         let api = Api::new(Wiring {
             queues: ports.queues.clone(),
             clock: clock.clone(),
@@ -135,23 +130,29 @@ impl App {
             change_keys: keys.change(),
             credentials: Arc::clone(&outgoing.credentials),
             change_credentials,
+            audit: Arc::new(audit.clone()),
             metrics: wiring::metrics_text(&telemetry),
             ready: wiring::is_set(&ready),
             on_access: wiring::on_access(&telemetry),
             payload_bytes_max: wiring::number(&payload_bytes_max),
         });
-        let (server, metrics_server) = serve(&api, (listener, metrics_listener), tls.as_ref(), &around)?;
+        audit.record(told(addresses.0, key_created, tls.as_deref())).await;
+        let (server, metrics_server) = serve(&api, listeners, tls.as_ref(), &around)?;
         ready.store(true, Ordering::Release);
         let now = clock.now();
         let took = now.mono.saturating_sub(began);
-        Ready { address, tls: tls.is_some(), took, at: now.wall }.emit(&telemetry);
-        let key_file = config.data_dir.join("admin.key");
-        let tls_facts = tls.as_ref().map(|tls| tls.facts.clone());
-        let facts = Facts { address, metrics_address, tls: tls_facts, key_file, new_key, took };
-        let renewal = tls.as_ref().map(|tls| certificate::keep(Arc::clone(tls), clock.clone(), telemetry.clone()));
+        Ready { address: addresses.0, tls: tls.is_some(), took, at: now.wall }.emit(&telemetry);
+        let new_key = key_created.then(|| key.reveal().to_owned());
+        let facts = facts(&config, addresses, tls.as_deref(), new_key, took);
+        let told = || (telemetry.clone(), audit.clone());
+        let loops = Loops {
+            certificate: tls.as_ref().map(|tls| certificate::keep(Arc::clone(tls), clock.clone(), told())),
+            key_uses: keys.keep_uses_regularly(),
+            credential_changes,
+            signing_keys: signing_keys::keep(&outgoing.credentials, &clock),
+        };
         Ok(Self {
             facts,
-            signing_keys: signing_keys::keep(&outgoing.credentials, &clock),
             queues: ports.queues,
             clock,
             telemetry,
@@ -161,10 +162,9 @@ impl App {
             server,
             metrics_server,
             tls,
-            renewal,
-            key_uses: keys.keep_uses_regularly(),
+            loops,
             keys,
-            credential_changes,
+            audit,
             clients: outgoing.clients,
             credentials: outgoing.credentials,
             payload_bytes_max,
@@ -173,6 +173,46 @@ impl App {
             phase: ports.phase,
             progress: ports.progress,
         })
+    }
+}
+
+fn facts(
+    config: &Config,
+    (address, metrics_address): (SocketAddr, Option<SocketAddr>),
+    tls: Option<&ServerTls>,
+    new_key: Option<String>,
+    took: Duration,
+) -> Facts {
+    let tls = tls.map(|tls| tls.facts.clone());
+    Facts { address, metrics_address, tls, key_file: config.data_dir.join("admin.key"), new_key, took }
+}
+
+/// What a server stands on before its queues are read.
+struct Ground {
+    listeners: (TcpListener, Option<TcpListener>),
+    addresses: (SocketAddr, Option<SocketAddr>),
+    key: AdminKey,
+    key_created: bool,
+    tls: Option<Arc<ServerTls>>,
+    around: Surroundings,
+    audit: Audit,
+    outgoing: Outgoing,
+}
+
+impl Ground {
+    fn lay(config: &Config, clock: &Clock, listener: TcpListener, chance: &mut Chance) -> Result<Self, StartError> {
+        let telemetry = Telemetry::new();
+        let address = listener.local_addr().map_err(StartError::Serve)?;
+        let metrics_listener = config.metrics.listen.map(bind).transpose()?;
+        let metrics_address = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let addresses = (address, metrics_address);
+        let (key, key_created) = AdminKey::load_or_create(&config.data_dir)?;
+        let tls = tls(config, clock, &telemetry)?;
+        let audit = Audit::new(&config.data_dir, clock, &telemetry);
+        let around = Surroundings { limits: Limits::default(), clock: clock.clone(), telemetry };
+        let outgoing = Outgoing::new(config, addresses, &around, chance)?;
+        let listeners = (listener, metrics_listener);
+        Ok(Self { listeners, addresses, key, key_created, tls, around, audit, outgoing })
     }
 }
 
@@ -207,18 +247,32 @@ impl Outgoing {
     }
 }
 
-/// The queues as the store keeps them.
+/// The engine's state as it was kept; what the dead process left open is closed, and told.
 async fn machine(
     store: &Arc<dyn Store>,
     config: &Config,
     around: &Surroundings,
     chance: Chance,
-) -> Result<Machine, Fatal> {
-    let (machine, events) = Machine::open(Arc::clone(store), config, &around.clock, chance).await?;
+) -> Result<Machine, StartError> {
+    let opened = Machine::open(Arc::clone(store), config, &around.clock, chance).await;
+    let (machine, events) = opened.map_err(StartError::Recover)?;
     for event in events {
         event.emit(&around.telemetry);
     }
     Ok(machine)
+}
+
+/// The start, for the audit log.
+fn told(address: SocketAddr, key_created: bool, tls: Option<&ServerTls>) -> Act {
+    let certificate = tls
+        .map(|tls| json!({"change": certificate::change(tls.facts.change), "expires": tls.facts.expires.to_string()}));
+    let after = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "address": address,
+        "admin_key": if key_created { "created" } else { "kept" },
+        "certificate": certificate,
+    });
+    Act { after: Some(after), ..Act::here(Who::Local, "server_start") }
 }
 
 /// Starts the API on its listener, and metrics on theirs, if they have one.

@@ -3,11 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::{App, engine_ended};
 use crate::clock::Clock;
 use crate::logging::Fact;
+use crate::logging::audit::{Act, Who};
 use crate::logging::event::ShutdownStep;
 use crate::queue::engine::Fatal;
 use crate::queue::engine::shell::{Phase, Progress};
@@ -38,21 +40,24 @@ impl App {
         {
             tracing::warn!(%error, "the metrics listener had failed before it was closed");
         }
-        if let Some(renewal) = self.renewal {
-            renewal.abort();
-        }
-        self.key_uses.abort();
-        self.credential_changes.abort();
-        self.signing_keys.abort();
+        self.loops.end();
         self.keys.keep_uses().await;
         ShutdownStep::ApiClosed.emit(&telemetry);
         phase.send_replace(Phase::Stop);
-        engine_ended(self.engine.await, &telemetry)?;
+        let ended = engine_ended(self.engine.await, &telemetry);
+        self.audit.close(told(signal, &ended)).await;
+        ended?;
         self.pool.ended().await;
         store.close().await.map_err(Fatal::Close)?;
         ShutdownStep::StoreClosed { took: clock.now().mono.saturating_sub(began) }.emit(&telemetry);
         Ok(())
     }
+}
+
+/// The end of the server, for the audit log; `signal` is what ended it.
+pub(super) fn told(signal: &'static str, ended: &Result<(), Fatal>) -> Act {
+    let error = ended.as_ref().err().map(|fatal| super::chain(fatal));
+    Act { after: Some(json!({"by": signal, "error": error})), ..Act::here(Who::Local, "server_stop") }
 }
 
 /// Waits until the engine has obeyed `phase` and nothing is in flight, at most for `within`; tells whether it came to

@@ -1,10 +1,11 @@
 //! The command line: one file for each command.
 //!
-//! Commands about this machine (`serve`, `cert`, `config`) read the configuration (`args::ServerOptions`). All others are
+//! Commands about this machine (`serve`, `audit`, `cert`, `config`) read the configuration (`args::ServerOptions`). All others are
 //! clients of the HTTP API, wherever the server is: `connect` finds it, `client` talks to it, `output` shows what
 //! it said, `exit` is how they end.
 
 mod args;
+mod audit;
 mod bulk;
 mod call;
 mod cert;
@@ -39,6 +40,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use args::{ClientOptions, ServerOptions};
+use audit::AuditCommand;
 use cert::CertCommand;
 use config::ConfigCommand;
 use context::finish;
@@ -135,6 +137,12 @@ Examples:
         #[command(subcommand)]
         command: CertCommand,
     },
+    /// Check the log of administrative acts.
+    #[command(after_help = "Examples:\n  sendoff audit verify")]
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Look at the configuration.
     #[command(after_help = "Examples:\n  sendoff config check\n  sendoff config show --config config.yaml")]
     Config {
@@ -170,6 +178,7 @@ pub fn main() -> ExitCode {
         Command::Queue { command, options } => queue::run(command, &options, &server),
         Command::Key { command, options } => key::run(command, &options, &server),
         Command::Cert { command } => finish(cert::run(command, server)),
+        Command::Audit { command } => finish(audit::run(command, server)),
         Command::Config { command } => finish(config::run(command, server)),
         Command::Limits(limits) => finish(limits::run(&limits)),
         Command::Healthcheck(healthcheck) => finish(healthcheck::run(healthcheck, server)),

@@ -101,6 +101,8 @@ pub struct Metrics {
     pub(super) token_fetches: Family<FetchLabels, Counter>,
     pub(super) token_cache_hits: Family<CredentialLabels, Counter>,
     pub(super) token_wait: Histogram,
+    pub(super) audit_lines: Family<AuditLabels, Counter>,
+    pub(super) audit_failures: Counter,
     pub(super) stale_settles: Counter,
     pub(super) wall_jumps: Counter,
     pub(super) accepting: Gauge,
@@ -139,6 +141,8 @@ impl Metrics {
             token_cache_hits: Family::default(),
             // 0.1 ms … 26 s
             token_wait: Histogram::new(exponential_buckets(0.000_1, 4.0, 10)),
+            audit_lines: Family::default(),
+            audit_failures: Counter::default(),
             stale_settles: Counter::default(),
             wall_jumps: Counter::default(),
             accepting: Gauge::default(),
@@ -164,6 +168,7 @@ impl Metrics {
         metrics.register_config(registry);
         metrics.register_credentials(registry);
         metrics.register_certificate(registry);
+        metrics.register_audit(registry);
         metrics
     }
 
@@ -238,6 +243,14 @@ impl Metrics {
         );
     }
 
+    fn register_audit(&self, registry: &mut Registry) {
+        let lines = "Administrative acts in the audit log, by what came of them";
+        registry.register("audit_lines", lines, self.audit_lines.clone());
+        let failures =
+            "Administrative acts that were refused, or are missing in the audit log, because it could not be written";
+        registry.register("audit_failures", failures, self.audit_failures.clone());
+    }
+
     fn register_certificate(&self, registry: &mut Registry) {
         let expiry = "When the certificate that is served ends, since 1970";
         let name = "certificate_expiry_timestamp";
@@ -247,6 +260,11 @@ impl Metrics {
         let refused = "Certificates that were to be served and could not be";
         registry.register("certificates_refused", refused, self.certificates_refused.clone());
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct AuditLabels {
+    pub(super) result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

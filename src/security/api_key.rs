@@ -30,6 +30,11 @@ const SECRET_LEN: usize = 43;
 const CHECK_LEN: usize = 6;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
+/// Whether a text can be the public part of a key.
+pub fn is_id(text: &str) -> bool {
+    text.len() == ID_LEN && text.bytes().all(|byte| ALPHABET.contains(&byte))
+}
+
 /// What is kept of a key's text: enough to recognise it, not enough to present it.
 #[derive(Clone, Copy)]
 pub struct KeyDigest([u8; 32]);

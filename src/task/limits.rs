@@ -236,6 +236,19 @@ pub const AUTH_FAILURE_EVERY: Span = Span::from_secs(2);
 /// Addresses whose failed authentications are counted apart; all further ones are counted together.
 pub const AUTH_FAILURE_SOURCES_MAX: usize = 10_000;
 
+/// Administrative acts under way at one time; more are answered "busy".
+pub const AUDIT_ACTS_MAX: usize = 32;
+/// Characters of a name or path in a line of the audit log; what is longer is cut there.
+pub const AUDIT_TEXT_CHARS_MAX: usize = 512;
+/// Bytes of `before` and of `after` in a line of the audit log; what is longer is cut there.
+pub const AUDIT_VALUE_BYTES_MAX: usize = 8 * 1024;
+/// A line of the audit log, in bytes.
+pub const AUDIT_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes on the disk that are set aside for lines of the audit log before an act is admitted.
+pub const AUDIT_ROOM_BYTES: u64 = 2 * 1024 * 1024;
+/// The end of the audit log that a start looks through, in bytes.
+pub const AUDIT_TAIL_BYTES: u64 = 1024 * 1024;
+
 /// How long a command that follows a task or watches a list waits for a server that does not answer.
 pub const CLIENT_SILENCE_MAX: Span = Span::from_secs(30);
 /// How long whoever listens on the server's port already has to say that it is a sendoff.
@@ -366,6 +379,10 @@ const _: () = assert!(BODY_READ_MAX.as_millis() < CLIENT_STALLED_MAX.as_millis()
 const _: () = assert!(ID_TOKEN_LIFE.as_millis() < SIGNING_KEY_PUBLISHED_AFTER.as_millis());
 const _: () = assert!(2 * ISSUER_DOCUMENTS_KEPT.as_millis() < SIGNING_KEY_PUBLISHED_BEFORE.as_millis());
 const _: () = assert!(SIGNING_KEY_PUBLISHED_BEFORE.as_millis() < SIGNING_KEY_LIFE.as_millis());
+// A character has up to six bytes in JSON (`\u0001`), and a byte of a value that is cut up to two.
+const _: () = assert!(6 * 6 * AUDIT_TEXT_CHARS_MAX + 2 * 2 * AUDIT_VALUE_BYTES_MAX + 1024 <= AUDIT_LINE_BYTES_MAX);
+const _: () = assert!((AUDIT_ACTS_MAX * AUDIT_LINE_BYTES_MAX) as u64 <= AUDIT_ROOM_BYTES);
+const _: () = assert!(2 * AUDIT_LINE_BYTES_MAX as u64 <= AUDIT_TAIL_BYTES);
 const _: () = assert!(BALLAST_BYTES <= RESERVE_BYTES_MIN);
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! its free functions are test code too.
 
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod bulk;
 #[cfg(test)]
 mod cli;

@@ -59,12 +59,13 @@ pub(super) enum Code {
     Stopping,
     StorageFull,
     StorageUnavailable,
+    AuditUnavailable,
     NotReady,
 }
 
 impl Code {
     /// Every code, in the order of their statuses.
-    pub(super) const ALL: [Self; 41] = [
+    pub(super) const ALL: [Self; 42] = [
         Self::MalformedJson,
         Self::InvalidQuery,
         Self::InvalidIdempotencyKey,
@@ -105,6 +106,7 @@ impl Code {
         Self::Stopping,
         Self::StorageFull,
         Self::StorageUnavailable,
+        Self::AuditUnavailable,
         Self::NotReady,
     ];
 
@@ -170,6 +172,9 @@ impl Code {
             Self::StorageUnavailable => {
                 ("storage_unavailable", S::SERVICE_UNAVAILABLE, "the store cannot be read at the moment")
             }
+            Self::AuditUnavailable => {
+                ("audit_unavailable", S::SERVICE_UNAVAILABLE, "the audit log cannot be written at the moment")
+            }
             Self::NotReady => ("not_ready", S::SERVICE_UNAVAILABLE, "the server is not ready"),
         }
     }
@@ -193,7 +198,7 @@ impl Code {
     pub(super) fn retry_after_secs(self) -> Option<u32> {
         if matches!(self, Self::Busy | Self::QueueFull | Self::StorageUnavailable) {
             Some(1)
-        } else if matches!(self, Self::Stopping | Self::NotReady) {
+        } else if matches!(self, Self::Stopping | Self::NotReady | Self::AuditUnavailable) {
             Some(5)
         } else if self == Self::AuthRateLimited {
             // A refused attempt is not counted: after this long there is room for one.
@@ -355,6 +360,11 @@ impl Problem {
         Self::new(Code::MalformedJson, error.to_string())
     }
 
+    /// The same with what lies behind it.
+    pub(super) fn because(self, cause: String) -> Self {
+        Self { cause: Some(cause), ..self }
+    }
+
     /// A mistake of ours.
     pub(super) fn internal(cause: impl Into<String>) -> Self {
         let detail = "whether the request was carried out is not known: repeat it with the same Idempotency-Key";
@@ -441,7 +451,7 @@ mod tests {
         let docs = include_str!("../../../docs/api.md");
         let names = source.split("fn row(").nth(1).unwrap().split("/// The public word.").next().unwrap();
         let codes: Vec<_> = names.split("(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
-        assert_eq!(codes.len(), 41, "{codes:?}");
+        assert_eq!(codes.len(), 42, "{codes:?}");
         let missing: Vec<_> = codes.iter().filter(|code| !docs.contains(&format!("| `{code}` |"))).collect();
         assert!(missing.is_empty(), "docs/api.md does not explain {missing:?}");
     }

@@ -20,7 +20,7 @@ use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, HeaderBuilder, ObjectBuilder, Ref, RefOr, Type};
 
-use super::router::needs;
+use super::router::{Audited, audited, needs};
 use super::{batch, credentials, dlq, docs, keys, ops, queues, tasks, well_known};
 
 /// A named component of the document, never a value.
@@ -60,6 +60,8 @@ The HTTP task queue you run yourself.
 - **Scopes**: a key holds some of `enqueue`, `read`, `read_payload`, `manage`, `redrive`, `metrics`, `admin`, all but the \
 last two of every queue or of some; `x-required-scope` says which one an operation needs. What a key may not see is not \
 there: 404, or left out of lists.
+- **Audited**: operations that can be refused with `audit_unavailable` are administrative acts: each has a line in the \
+audit log before it is answered.
 - **Durable**: a task that was answered with 200 or 201 is on disk. A 4xx is a refusal. After a 5xx or no answer it is \
 not known: repeat with the same `Idempotency-Key`.
 - **Pages**: pass `next` as `cursor` for the page after; `null` means there is none.
@@ -127,11 +129,10 @@ fn document() -> utoipa::openapi::OpenApi {
     components.headers.insert("X-Request-Id".to_owned(), RefOr::T(id.build()));
     components.parameters.insert("X-Request-Id".to_owned(), RefOr::T(parameters::request_id()));
     for (path, item) in &mut document.paths.paths {
-        scope(path, item);
+        complete(path, item, components);
         let id = Ref::new("#/components/parameters/X-Request-Id");
         item.parameters.get_or_insert_default().push(RefOr::Ref(id));
         for operation in operations(item) {
-            refuse(operation, components);
             for response in operation.responses.responses.values_mut() {
                 with_request_id(response);
             }
@@ -143,8 +144,9 @@ fn document() -> utoipa::openapi::OpenApi {
     document
 }
 
-/// Says which scope each operation of a path needs.
-fn scope(path: &str, item: &mut PathItem) {
+/// Adds to each operation of a path what follows from the router's table: the scope it needs, whether it is an
+/// administrative act, and how it can be refused.
+fn complete(path: &str, item: &mut PathItem, components: &mut Components) {
     let methods = [
         (Method::GET, &mut item.get),
         (Method::PUT, &mut item.put),
@@ -153,10 +155,19 @@ fn scope(path: &str, item: &mut PathItem) {
         (Method::PATCH, &mut item.patch),
     ];
     for (method, operation) in methods {
-        if let (Some(operation), Some(scope)) = (operation, needs(&method, path)) {
+        let Some(operation) = operation else { continue };
+        if let Some(scope) = needs(&method, path) {
             let said = Extensions::from_iter([("x-required-scope", scope.as_str())]);
             operation.extensions.get_or_insert_default().merge(said);
         }
+        let is_act = audited(&method, path) == Some(Audited::Always);
+        if is_act {
+            operation
+                .description
+                .get_or_insert_default()
+                .push_str(" An administrative act: it has a line in the audit log.");
+        }
+        refuse(operation, is_act, components);
     }
 }
 
@@ -166,8 +177,8 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 }
 
 /// Adds every refusal that an operation can answer with, as a reference to a component.
-fn refuse(operation: &mut Operation, components: &mut Components) {
-    let refusals = operation.operation_id.as_deref().and_then(refusals::by_status).unwrap_or_default();
+fn refuse(operation: &mut Operation, is_act: bool, components: &mut Components) {
+    let refusals = operation.operation_id.as_deref().and_then(|id| refusals::by_status(id, is_act)).unwrap_or_default();
     for (status, codes) in refusals {
         let name = refusals::component(&codes);
         let reference = Ref::from_response_name(&name);

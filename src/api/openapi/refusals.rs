@@ -36,6 +36,8 @@ pub(in crate::api) const STORE: &[Code] = &[Code::StorageDamaged, Code::StorageU
 const KEPT: &[Code] = &[Code::StorageFull, Code::UnknownOutcome];
 /// Something is done to one task (`TaskActionError`, without the engine's part).
 pub(in crate::api) const ACTION: &[Code] = &[Code::NotFound, Code::WrongState, Code::StorageDamaged];
+/// It is written to the audit log first and last (`NotAdmitted`).
+const AUDIT: &[Code] = &[Code::Busy, Code::AuditUnavailable];
 /// Tasks are accepted (`AcceptError`, without the engine's part).
 pub(in crate::api) const ACCEPT: &[Code] = &[
     Code::InvalidTask,
@@ -96,9 +98,11 @@ fn of(operation: &str) -> Option<Vec<&'static [Code]>> {
     })
 }
 
-/// The refusals of an operation by status, in the order of [`Code::ALL`]. A mistake of ours can happen anywhere.
-pub(in crate::api) fn by_status(operation: &str) -> Option<BTreeMap<u16, Vec<Code>>> {
-    let sets = of(operation)?;
+/// The refusals of an operation by status, in the order of [`Code::ALL`]; `audited` says whether it is an administrative
+/// act. A mistake of ours can happen anywhere.
+pub(in crate::api) fn by_status(operation: &str, audited: bool) -> Option<BTreeMap<u16, Vec<Code>>> {
+    let mut sets = of(operation)?;
+    sets.extend(audited.then_some(AUDIT));
     let can = |code: &Code| *code == Code::Internal || sets.iter().any(|set| set.contains(code));
     let mut by_status = BTreeMap::<u16, Vec<Code>>::new();
     for code in Code::ALL.into_iter().filter(can) {

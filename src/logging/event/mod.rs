@@ -1,5 +1,6 @@
 //! One struct per operational fact. Its line carries a stable `event` field; its metrics are counted nowhere else.
 
+mod audit;
 mod config;
 mod credential;
 mod engine;
@@ -9,6 +10,7 @@ mod task;
 
 use super::metrics::{Metrics, Telemetry};
 
+pub use audit::{ActAudited, AuditFailed, AuditFound};
 pub use config::{ConfigRefused, ConfigReloaded};
 pub use credential::{
     CredentialPut, CredentialRemoved, CredentialUnreadable, SigningKeyCreated, SigningKeyKept, SigningKeyRemoved,
@@ -115,6 +117,9 @@ events!(
     SigningKeyCreated,
     SigningKeyRemoved,
     SigningKeyKept,
+    ActAudited,
+    AuditFailed,
+    AuditFound,
 );
 
 impl Fact for Event {

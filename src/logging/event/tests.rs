@@ -259,10 +259,33 @@ fn token_events() -> Vec<(Event, &'static str, &'static str, &'static [&'static 
     ]
 }
 
+fn audit_events() -> Vec<(Event, &'static str, &'static str, &'static [&'static str])> {
+    let audited = ActAudited { seq: 7, operation: "POST /keys".to_owned(), result: "ok", hash: "00ff".to_owned() };
+    let failed = |lost: Option<&str>| AuditFailed { error: "full".to_owned(), lost: lost.map(str::to_owned) };
+    let failures: &[&str] = &["sendoff_audit_failures_total 1"];
+    let broken = AuditFound::Broken { at_byte: 9, why: "changed".to_owned() };
+    vec![
+        (audited.into(), "act_audited", "INFO", &["sendoff_audit_lines_total{result=\"ok\"} 1"]),
+        (failed(None).into(), "audit_failed", "ERROR", failures),
+        (failed(Some("POST /keys")).into(), "audit_failed", "ERROR", failures),
+        (AuditFound::Torn { cut_bytes: 9 }.into(), "audit_log_repaired", "WARN", &[]),
+        (broken.into(), "audit_log_broken", "ERROR", &[]),
+        (AuditFound::PutAway.into(), "audit_log_continued", "WARN", &[]),
+    ]
+}
+
 #[test]
 fn each_fact_writes_its_line_and_moves_its_metrics_only() {
-    for (event, name, level, metrics) in
-        [task_events(), engine_events(), process_events(), config_events(), key_events(), token_events()].concat()
+    for (event, name, level, metrics) in [
+        task_events(),
+        engine_events(),
+        process_events(),
+        config_events(),
+        key_events(),
+        token_events(),
+        audit_events(),
+    ]
+    .concat()
     {
         let (changed, line) = told(&event);
         let line = line.unwrap_or_else(|| panic!("{event:?} wrote no line"));

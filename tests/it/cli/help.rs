@@ -98,7 +98,10 @@ async fn populated(target: &Target) -> (Process, Here) {
     }
     let mut here = Here::at(client.url(), &home.path().join("data/admin.key"), &home.path().join("certs/ca.pem"));
     here.write("config.yaml", "queues: { default: {}, mail: {} }\n");
-    // As on the server's machine: `cert` is about these files.
+    // As on the server's machine: `audit` and `cert` are about these files.
+    std::fs::create_dir(here.path().join("data")).expect("a directory");
+    let log = "data/audit.log";
+    std::fs::copy(home.path().join(log), here.path().join(log)).expect("a copy");
     std::fs::create_dir(here.path().join("certs")).expect("a directory");
     for file in ["ca.pem", "ca.key", "server.pem", "server.key"] {
         // A copy keeps its mode.

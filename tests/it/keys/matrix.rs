@@ -12,18 +12,20 @@ use crate::support::target::Target;
 
 use super::{key, made, refusal, server};
 
-const SCOPES: [&str; 7] = ["enqueue", "read", "read_payload", "manage", "redrive", "metrics", "admin"];
+pub(crate) const SCOPES: [&str; 7] = ["enqueue", "read", "read_payload", "manage", "redrive", "metrics", "admin"];
 
 /// One operation of the document.
-struct Operation {
-    id: String,
-    method: Method,
-    path: String,
+pub(crate) struct Operation {
+    pub(crate) id: String,
+    pub(crate) method: Method,
+    pub(crate) path: String,
     /// The scope it needs; none for what is public.
-    scope: Option<String>,
+    pub(crate) scope: Option<String>,
+    /// Whether it is an administrative act.
+    pub(crate) audited: bool,
 }
 
-fn operations(document: &Value) -> Vec<Operation> {
+pub(crate) fn operations(document: &Value) -> Vec<Operation> {
     let mut found = Vec::new();
     for (path, item) in document["paths"].as_object().expect("paths") {
         for (verb, operation) in item.as_object().expect("verbs").iter().filter(|(verb, _)| *verb != "parameters") {
@@ -35,6 +37,9 @@ fn operations(document: &Value) -> Vec<Operation> {
                 method: verb.to_uppercase().parse().expect("a method"),
                 path: path.clone(),
                 scope,
+                audited: operation["responses"]["503"]["$ref"]
+                    .as_str()
+                    .is_some_and(|to| to.contains("audit_unavailable")),
             });
         }
     }
@@ -42,9 +47,9 @@ fn operations(document: &Value) -> Vec<Operation> {
 }
 
 /// Objects in the queue `mail` for requests to be about, each used once.
-struct Stage<'a> {
-    server: &'a TestServer,
-    target: &'a Target,
+pub(crate) struct Stage<'a> {
+    pub(crate) server: &'a TestServer,
+    pub(crate) target: &'a Target,
 }
 
 impl Stage<'_> {
@@ -52,7 +57,7 @@ impl Stage<'_> {
         self.server.create("http://127.0.0.1:9/", &json!({"queue": "mail", "delay": "100h"})).await
     }
 
-    async fn dead(&self) -> String {
+    pub(crate) async fn dead(&self) -> String {
         let task = json!({"queue": "mail", "retry": {"max_attempts": 1, "on_status": {"200": "dead"}}});
         let id = self.server.create(&self.target.url("/"), &task).await;
         self.server.until(&id, "dead").await;
@@ -106,7 +111,11 @@ impl Stage<'_> {
         (path, body)
     }
 
-    async fn call(&self, operation: &Operation, credential: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Answer {
+    pub(crate) async fn call(
+        &self,
+        operation: &Operation,
+        credential: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Answer {
         let (path, body) = self.request(operation).await;
         let client = &self.server.client;
         let mut request = credential(client.bare(operation.method.clone(), &path));

@@ -1,6 +1,6 @@
 //! API keys and scopes on a real server: who may do what, what is seen, and what becomes of wrong keys.
 
-mod matrix;
+pub(crate) mod matrix;
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::server::{Home, TestServer};
 use crate::support::target::{Reply, Target};
 
 /// A server with the queues `default`, `mail` and `other`.
-async fn server() -> TestServer {
+pub(crate) async fn server() -> TestServer {
     let home = Home::new().with_queue("mail", |_| {}).with_queue("other", |_| {});
     let key = home.path().join("credentials.key");
     std::fs::write(&key, "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=").expect("written");
@@ -26,7 +26,7 @@ async fn server() -> TestServer {
 }
 
 /// Makes a key with these scopes; gives its id and the key itself.
-async fn key(server: &TestServer, scopes: &[&str]) -> (String, String) {
+pub(crate) async fn key(server: &TestServer, scopes: &[&str]) -> (String, String) {
     made(server, &json!({"name": "test", "scopes": scopes})).await
 }
 
@@ -45,7 +45,7 @@ async fn holder(server: &TestServer, scopes: &[&str]) -> Client {
 }
 
 /// Status and code.
-fn refusal(answer: &Answer) -> (u16, &str) {
+pub(crate) fn refusal(answer: &Answer) -> (u16, &str) {
     (answer.status.as_u16(), answer.body["code"].as_str().unwrap_or_default())
 }
 
