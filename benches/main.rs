@@ -8,11 +8,13 @@
 
 mod bare;
 mod bulk;
+mod day;
 mod drain;
 mod end_to_end;
 mod enqueue;
 mod memory;
 mod restart;
+mod sim;
 mod support;
 mod waiting;
 
@@ -22,7 +24,8 @@ use support::backlog::Stock;
 use support::{Bench, Outcome, Scale};
 
 /// Those that share a loaded store stand together, the one that adds to it last.
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 8] = [
+    ("day", day::run),
     ("enqueue", enqueue::run),
     ("bulk", bulk::run),
     ("drain", drain::run),

@@ -33,6 +33,8 @@ pub(crate) struct Scale {
     pub(crate) few: usize,
     /// Waiting tasks that are many.
     pub(crate) many: usize,
+    /// Simulated days, of the seeds from 1; 0: one hour.
+    pub(crate) days: u64,
 }
 
 impl Scale {
@@ -41,10 +43,10 @@ impl Scale {
     pub(crate) fn from_environment() -> Self {
         if std::env::var_os("SENDOFF_BENCH_SMOKE").is_some_and(|value| value == "1") {
             let round = Duration::from_millis(200);
-            return Self { rounds: 1, round, singles: 20, drained: 500, few: 100, many: 5_000 };
+            return Self { rounds: 1, round, singles: 20, drained: 500, few: 100, many: 5_000, days: 0 };
         }
         let round = Duration::from_secs(3);
-        Self { rounds: 5, round, singles: 500, drained: 20_000, few: 1_000, many: 1_000_000 }
+        Self { rounds: 5, round, singles: 500, drained: 20_000, few: 1_000, many: 1_000_000, days: 5 }
     }
 }
 

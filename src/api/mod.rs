@@ -14,6 +14,7 @@
 mod access;
 mod batch;
 mod connection;
+pub mod cursor;
 mod dlq;
 mod docs;
 #[cfg(test)]

@@ -27,8 +27,8 @@ use crate::task::header::NameId;
 use crate::task::limits::PAYLOAD_BYTES_DEFAULT;
 use crate::task::outcome::DeadReason;
 use crate::task::{
-    Attempt, Body, Header, IdTail, LaneName, OutcomeClass, Priority, QueueName, RetryOverrides, Span, Status, TaskKey,
-    TaskRef, TaskType, WallMs,
+    Attempt, Body, Header, IdTail, LaneName, OutcomeClass, QueueName, RetryOverrides, Span, Status, TaskKey, TaskRef,
+    TaskType, WallMs,
 };
 
 use super::openapi::contract_tests;
@@ -65,31 +65,16 @@ pub(super) fn check() -> CheckPayload {
 pub(super) fn record(key: i64, status: Status) -> TaskRecord {
     let payload = r#"{"url":"https://a/","headers":{"Authorization":"Bearer x","x-a":"b"}}"#;
     let header = Header {
-        key: TaskKey::from_i64(key).unwrap(),
-        tail: IdTail::new(7),
-        queue: NameId(0),
-        lane: NameId(0),
         status,
-        priority: Priority::default(),
-        ahead: false,
-        due_on_wall: false,
-        series: 1,
         attempts: 1,
         attempts_total: 1,
-        interruptions: 0,
         epoch: 2,
-        lease: None,
-        lease_until: None,
-        due: noon(),
-        expires_at: None,
-        give_up_at: None,
         first_dispatched_at: Some(noon()),
-        submitted_at: noon(),
-        changed_at: noon(),
         last_class: Some(OutcomeClass::HttpStatus),
         last_http_status: Some(404),
         dead_reason: (status == Status::Dead).then_some(DeadReason::PermanentStatus),
         payload_bytes: u32::try_from(payload.len()).unwrap(),
+        ..Header::accepted(TaskKey::from_i64(key).unwrap(), IdTail::new(7), (NameId(0), NameId(0)), noon())
     };
     let body = Body {
         task_type: TaskType::parse("http_request").unwrap(),

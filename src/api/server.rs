@@ -10,7 +10,7 @@
 //! | the first request's head | [`Limits::first_request`] |
 //! | the next request's head, or none at all | [`Limits::idle`], over HTTP/1.1 and HTTP/2 alike, whatever they send meanwhile |
 //! | reading an answer, answering pings | [`Limits::stalled`], [`Limits::ping`] |
-//! | sending a request's body | [`body_deadline`], a layer for the router |
+//! | sending a request's body | [`limits::BODY_READ_MAX`], where bodies are read (`extract`) |
 //! | having many connections | [`Limits::connections`]: further ones wait in the kernel's queue |
 
 use std::io;
@@ -25,12 +25,12 @@ use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto::Builder;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tower_http::timeout::RequestBodyDeadlineLayer;
 
 use crate::api::connection::{Gate, Guard, Peer};
 use crate::clock::Clock;
 use crate::logging::event::ConnectionFailed;
 use crate::logging::{Fact, Telemetry};
+use crate::task::limits;
 
 /// What one connection, and all of them together, may take.
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +43,8 @@ pub struct Limits {
     pub first_request: Duration,
     /// From the end of the last answer to the end of the next request's head.
     pub idle: Duration,
-    /// Without any progress while a request is being worked on; longer than the longest long poll and the time
-    /// given to [`body_deadline`].
+    /// Without any progress while a request is being worked on; longer than the longest long poll and the time that a
+    /// body has.
     pub stalled: Duration,
     /// HTTP/2: a ping is sent this often, and must be answered as quickly.
     pub ping: Duration,
@@ -59,15 +59,15 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 10_000,
-            handshake: Duration::from_secs(10),
-            first_request: Duration::from_secs(10),
-            idle: Duration::from_secs(75),
-            stalled: Duration::from_secs(180),
-            ping: Duration::from_secs(20),
-            streams: 250,
-            head_bytes: 32 * 1024,
-            resets: 50,
+            connections: limits::CLIENT_CONNECTIONS_MAX,
+            handshake: limits::TLS_HANDSHAKE_MAX.to_duration(),
+            first_request: limits::FIRST_REQUEST_MAX.to_duration(),
+            idle: limits::CLIENT_IDLE_MAX.to_duration(),
+            stalled: limits::CLIENT_STALLED_MAX.to_duration(),
+            ping: limits::HTTP2_PING_EVERY.to_duration(),
+            streams: limits::HTTP2_STREAMS_MAX,
+            head_bytes: limits::REQUEST_HEAD_BYTES_MAX,
+            resets: limits::HTTP2_RESETS_MAX,
         }
     }
 }
@@ -81,13 +81,6 @@ pub struct Surroundings {
     pub clock: Clock,
     /// Where failed connections are told.
     pub telemetry: Telemetry,
-}
-
-/// A layer that ends a request whose body is not there after `within`, however steadily it trickles.
-///
-/// The body then yields an error, which extractors answer with a 4xx.
-pub fn body_deadline(within: Duration) -> RequestBodyDeadlineLayer {
-    RequestBodyDeadlineLayer::new(within)
 }
 
 /// A listener that serves.
@@ -167,7 +160,7 @@ impl ServerHandle {
 
 fn set_protocols(builder: &mut Builder<TokioExecutor>, limits: &Limits) {
     let head_bytes = usize::try_from(limits.head_bytes).unwrap_or(usize::MAX);
-    // The number of headers stays at hyper's own bound of 100: naming one costs an allocation a request.
+    // The number of headers stays at hyper's own bound (`HTTP1_HEADERS_MAX`): naming one costs an allocation a request.
     builder.http1().max_buf_size(head_bytes.max(HTTP1_BUFFER_MIN));
     builder
         .http2()
@@ -190,9 +183,8 @@ mod tests {
     use crate::config::{Config, TlsVersion};
     use crate::security::server_tls::ServerTls;
     use crate::task::WallMs;
-    use axum::body::Bytes;
     use axum::extract::ConnectInfo;
-    use axum::routing::{get, post};
+    use axum::routing::get;
     use std::path::Path;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
@@ -218,9 +210,7 @@ mod tests {
         };
         let router = Router::new()
             .route("/", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.ip().to_string() }))
-            .route("/held", get(held))
-            .route("/echo", post(|body: Bytes| async move { body }))
-            .layer(body_deadline(Duration::from_millis(50)));
+            .route("/held", get(held));
         let (clock, hand) = Clock::manual(WallMs::new(0));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let around = Surroundings { limits, clock, telemetry: Telemetry::new() };
@@ -351,15 +341,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_does_not_come_is_answered_with_a_4xx() {
-        let running = start(Limits::default(), None);
-        let mut stream = TcpStream::connect(running.server.address()).await.unwrap();
-        stream.write_all(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhal").await.unwrap();
-        assert!(rest(&mut stream).await.starts_with("HTTP/1.1 4"));
-        running.server.stop(LONG).await.unwrap();
-    }
-
-    #[tokio::test]
     async fn heads_at_the_bound_pass_and_larger_ones_are_refused() {
         let running = start(Limits { head_bytes: 16 * 1024, ..Limits::default() }, None);
         for (size, status) in [(15 * 1024, "200"), (17 * 1024, "431")] {
@@ -367,6 +348,145 @@ mod tests {
             let head = format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx: {}\r\n\r\n", "y".repeat(size));
             stream.write_all(head.as_bytes()).await.unwrap();
             assert_eq!(rest(&mut stream).await.get(9..12), Some(status), "{size}");
+        }
+        running.server.stop(LONG).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn headers_at_their_number_pass_and_one_more_is_refused() {
+        let running = start(Limits::default(), None);
+        for (count, status) in [(limits::HTTP1_HEADERS_MAX, "200"), (limits::HTTP1_HEADERS_MAX + 1, "431")] {
+            let mut stream = TcpStream::connect(running.server.address()).await.unwrap();
+            let more = "x: y\r\n".repeat(count - 2);
+            let head = format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{more}\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            assert_eq!(rest(&mut stream).await.get(9..12), Some(status), "{count}");
+        }
+        running.server.stop(LONG).await.unwrap();
+    }
+
+    /// A client of HTTP/2 that says whatever it is told to, frame by frame (RFC 9113).
+    struct Frames(TcpStream);
+
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    /// The header ends with this frame, and so does the request.
+    const WHOLE: u8 = 0x5;
+    const REFUSED_STREAM: u32 = 7;
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    const MAX_CONCURRENT_STREAMS: u16 = 3;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    /// `GET /` or `GET /held` of the host `a`, by the static table of HPACK (RFC 7541, appendix A).
+    fn get_request(stream: u32, path: &str) -> Vec<u8> {
+        let literal =
+            |index: u8, text: &str| [&[0x40 | index, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+        let header = [vec![0x82, 0x86], literal(4, path), literal(1, "a")].concat();
+        frame(HEADERS, WHOLE, stream, &header)
+    }
+
+    impl Frames {
+        async fn open(server: &ServerHandle) -> Self {
+            let mut stream = TcpStream::connect(server.address()).await.unwrap();
+            let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(SETTINGS, 0, 0, &[])].concat();
+            stream.write_all(&hello).await.unwrap();
+            Self(stream)
+        }
+
+        async fn send(&mut self, frames: &[Vec<u8>]) {
+            self.0.write_all(&frames.concat()).await.unwrap();
+        }
+
+        async fn frame(&mut self) -> (u8, u32, Vec<u8>) {
+            let mut head = [0; 9];
+            self.0.read_exact(&mut head).await.expect("a frame");
+            let [a, b, c, kind, _flags, stream @ ..] = head;
+            let mut payload = vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap()];
+            self.0.read_exact(&mut payload).await.expect("its payload");
+            (kind, u32::from_be_bytes(stream), payload)
+        }
+
+        /// The next frame of this kind: its stream, and its payload.
+        async fn next(&mut self, kind: u8) -> (u32, Vec<u8>) {
+            let mut frame = (u8::MAX, 0, Vec::new());
+            while frame.0 != kind {
+                frame = tokio::time::timeout(LONG, self.frame()).await.expect("the server says something");
+            }
+            (frame.1, frame.2)
+        }
+    }
+
+    fn number(payload: &[u8], at: usize) -> u32 {
+        u32::from_be_bytes(payload[at..at + 4].try_into().unwrap())
+    }
+
+    #[tokio::test]
+    async fn streams_that_are_opened_and_reset_end_the_connection_and_nobody_elses() {
+        let running = start(Limits { resets: 20, ..Limits::default() }, None);
+        let mut neighbour = Frames::open(&running.server).await;
+        let flood = |resets: u32| -> Vec<Vec<u8>> {
+            let pair = |n: u32| [get_request(2 * n + 1, "/held"), frame(RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8])];
+            (0..resets).flat_map(pair).collect()
+        };
+        let mut client = Frames::open(&running.server).await;
+        client.send(&flood(20)).await;
+        client.send(&[get_request(41, "/")]).await;
+        assert_eq!(client.next(DATA).await.1, b"127.0.0.1", "as many as may be");
+        drop(client);
+        let mut client = Frames::open(&running.server).await;
+        client.send(&flood(21)).await;
+        let (_, payload) = client.next(GOAWAY).await;
+        assert_eq!(number(&payload, 4), ENHANCE_YOUR_CALM, "one more");
+        neighbour.send(&[get_request(1, "/")]).await;
+        assert_eq!(neighbour.next(DATA).await.1, b"127.0.0.1");
+        // It answers no pings, and a stop would wait for that.
+        drop(neighbour);
+        running.server.stop(LONG).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn streams_beyond_their_number_are_refused_and_may_come_again() {
+        let running = start(Limits { streams: 2, ..Limits::default() }, None);
+        let mut client = Frames::open(&running.server).await;
+        let (_, settings) = client.next(SETTINGS).await;
+        let told = settings.chunks(6).find(|one| one[..2] == MAX_CONCURRENT_STREAMS.to_be_bytes());
+        assert_eq!(told.map(|one| number(one, 2)), Some(2));
+        client.send(&[get_request(1, "/held"), get_request(3, "/held"), get_request(5, "/")]).await;
+        let (refused, payload) = client.next(RST_STREAM).await;
+        assert_eq!((refused, number(&payload, 0)), (5, REFUSED_STREAM));
+        running.entered.notified().await;
+        running.release.notify_one();
+        assert_eq!(client.next(DATA).await.1, b"late");
+        client.send(&[get_request(7, "/")]).await;
+        let (stream, payload) = client.next(DATA).await;
+        // The answer of the other may come between.
+        let payload = if stream == 7 || payload == b"127.0.0.1" { payload } else { client.next(DATA).await.1 };
+        assert_eq!(payload, b"127.0.0.1");
+        drop(client);
+        running.server.stop(LONG).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn http2_heads_at_the_bound_pass_and_larger_ones_are_refused() {
+        let running = start(Limits { head_bytes: 16 * 1024, ..Limits::default() }, None);
+        for (size, status) in [(15 * 1024, 200), (17 * 1024, 431)] {
+            let stream = TcpStream::connect(running.server.address()).await.unwrap();
+            let io = hyper_util::rt::TokioIo::new(stream);
+            let (mut client, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+            let connection = tokio::spawn(connection);
+            let request = http::Request::get("http://a/").header("x", "y".repeat(size));
+            let answer = client.send_request(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(answer.status().as_u16(), status, "{size}");
+            drop(client);
+            connection.await.unwrap().unwrap();
         }
         running.server.stop(LONG).await.unwrap();
     }

@@ -5,8 +5,6 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http::HeaderName};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -19,6 +17,7 @@ use crate::task::limits::{
 use crate::task::{Span, Status, TaskId, TaskKey, TaskRef, WallMs};
 
 use super::access::Caller;
+use super::cursor;
 use super::error::{Code, Problem};
 use super::extract::{NoQuery, Prefixed, Query, TaskInPath, idempotency_key, json_body};
 use super::openapi::bodies::NewTask;
@@ -168,7 +167,7 @@ impl PageAsked {
             let number = text.parse::<u32>().ok().filter(|number| (1..=PAGE_MAX).contains(number));
             number.ok_or_else(|| format!("has to be a whole number from 1 to {PAGE_MAX}"))
         });
-        let before = query.get("cursor", |text| cursor(text).ok_or("is not a cursor that this server gave"));
+        let before = query.get("cursor", |text| cursor::read(text).ok_or("is not a cursor that this server gave"));
         query.finish(|_| Self { filter, limit: limit.unwrap_or(PAGE_DEFAULT), before })
     }
 }
@@ -202,30 +201,14 @@ pub(super) async fn page(api: &Api, asked: PageAsked) -> Result<Page, Problem> {
             let key = row.header.key;
             rows.push(row);
             if bytes >= PAGE_BYTES_MAX && (step_rows.peek().is_some() || before.is_some()) {
-                return Ok(Page { rows, next: Some(cursor_text(key)) });
+                return Ok(Page { rows, next: Some(cursor::text(key)) });
             }
         }
         if before.is_none() || rows.len() >= asked.limit as usize {
             break;
         }
     }
-    Ok(Page { rows, next: before.map(cursor_text) })
-}
-
-/// Cursors of another make are refused by their first byte.
-const CURSOR_VERSION: u8 = 1;
-
-fn cursor_text(key: TaskKey) -> String {
-    let mut bytes = vec![CURSOR_VERSION];
-    bytes.extend(key.to_i64().to_be_bytes());
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn cursor(text: &str) -> Option<TaskKey> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-    let (version, key) = bytes.split_first()?;
-    let key = (*version == CURSOR_VERSION).then(|| <[u8; 8]>::try_from(key).ok())??;
-    TaskKey::from_i64(i64::from_be_bytes(key))
+    Ok(Page { rows, next: before.map(cursor::text) })
 }
 
 /// `GET /tasks/{id}`, `?wait=30s`.
@@ -310,22 +293,4 @@ pub(super) async fn act(
     let attempts = record.map(|record| record.attempts);
     let sight = caller.sight(&row.queue);
     Ok(Json(wire_view::task(&row, attempts.as_deref(), sight, api.clock().now().wall)).into_response())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cursors_read_back_and_others_do_not() {
-        for raw in [0, 1, 1 << 40, i64::MAX] {
-            let key = TaskKey::from_i64(raw).unwrap();
-            assert_eq!(cursor(&cursor_text(key)), Some(key));
-        }
-        let other_version = URL_SAFE_NO_PAD.encode([2, 0, 0, 0, 0, 0, 0, 0, 1]);
-        let negative = URL_SAFE_NO_PAD.encode([1, 255, 0, 0, 0, 0, 0, 0, 1]);
-        for text in ["", "x", "AQ", "AQAAAAAAAAABAA", &other_version, &negative] {
-            assert_eq!(cursor(text), None, "{text}");
-        }
-    }
 }

@@ -5,6 +5,7 @@
 //! answered → API closed → engine's last commit → pool → store closed. Until the API is closed, it goes on accepting.
 //! `reload`: everything that may fail is prepared → the engine commits → the rest is put in force.
 
+mod certificate;
 mod keys;
 mod reload;
 mod start;

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 
-use super::{App, chain};
+use super::{App, certificate, chain};
 use crate::clock::Clock;
 use crate::config::{Change, Config, ConfigFault, ConfigFaults, Difference, Loaded, in_force, one_line};
 use crate::logging::event::{ConfigRefused, ConfigReloaded};
@@ -144,8 +144,11 @@ impl App {
         if let Some(clients) = clients {
             self.clients.replace(clients);
         }
-        if let (Some(tls), Some(certificate)) = (&self.tls, certificate) {
-            tls.replace(certificate);
+        if let (Some(tls), Some(next)) = (&self.tls, certificate) {
+            if next.is_other {
+                certificate::ready(&next.facts, Some("replaced")).emit(&self.telemetry);
+            }
+            tls.replace(next);
         }
         self.payload_bytes_max.store(config.payload_bytes_max, Ordering::Relaxed);
         self.config = config;

@@ -7,10 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
-
 use super::keys::Keys;
-use super::{App, Facts, chain, wiring};
+use super::{App, Facts, certificate, chain, wiring};
 use crate::api::server::{Limits, Server, ServerHandle, Surroundings};
 use crate::api::{Api, Wiring};
 use crate::clock::{Chance, Clock};
@@ -101,7 +99,7 @@ impl App {
         let metrics_address = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let (key, created) = AdminKey::load_or_create(&config.data_dir)?;
         let new_key = created.then(|| key.reveal().to_owned());
-        let tls = tls(&config, &clock)?;
+        let tls = tls(&config, &clock, &telemetry)?;
         let own = std::iter::once(address).chain(metrics_address).collect();
         let clients = Arc::new(OutgoingClients::new(&config.egress, own)?);
         let handlers = Arc::new(wiring::handlers(Arc::clone(&clients)));
@@ -142,7 +140,7 @@ impl App {
         let key_file = config.data_dir.join("admin.key");
         let tls_facts = tls.as_ref().map(|tls| tls.facts.clone());
         let facts = Facts { address, metrics_address, tls: tls_facts, key_file, new_key, took };
-        let renewal = tls.as_ref().map(|tls| renew_daily(Arc::clone(tls), clock.clone()));
+        let renewal = tls.as_ref().map(|tls| certificate::keep(Arc::clone(tls), clock.clone(), telemetry.clone()));
         Ok(Self {
             facts,
             queues: ports.queues,
@@ -183,21 +181,8 @@ fn serve(
     Ok((server.map_err(StartError::Serve)?, metrics))
 }
 
-/// Looks at the certificate once a day: the own CA's leaf lives for months, a server may live for years.
-#[expect(clippy::disallowed_methods, reason = "this is the composition root; `stop` ends the loop")]
-fn renew_daily(tls: Arc<ServerTls>, clock: Clock) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        loop {
-            clock.sleep(Duration::from_secs(86_400)).await;
-            if let Err(error) = tls.refresh(clock.now().wall) {
-                tracing::error!(%error, "failed to renew the certificate; the old one stays in use");
-            }
-        }
-    })
-}
-
 /// The server's TLS, unless it speaks plain HTTP.
-fn tls(config: &Config, clock: &Clock) -> Result<Option<Arc<ServerTls>>, TlsSetupError> {
+fn tls(config: &Config, clock: &Clock, telemetry: &Telemetry) -> Result<Option<Arc<ServerTls>>, TlsSetupError> {
     if config.server.plain_http {
         return Ok(None);
     }
@@ -209,6 +194,7 @@ fn tls(config: &Config, clock: &Clock) -> Result<Option<Arc<ServerTls>>, TlsSetu
             "the wall clock is wrong: the certificate cannot be checked by it, and is served as it is"
         );
     }
+    certificate::ready(&tls.facts, None).emit(telemetry);
     Ok(Some(Arc::new(tls)))
 }
 

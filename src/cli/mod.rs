@@ -1,12 +1,13 @@
 //! The command line: one file for each command.
 //!
-//! Commands about this machine (`serve`, `config`) read the configuration (`args::ServerOptions`). All others are
+//! Commands about this machine (`serve`, `cert`, `config`) read the configuration (`args::ServerOptions`). All others are
 //! clients of the HTTP API, wherever the server is: `connect` finds it, `client` talks to it, `output` shows what
 //! it said, `exit` is how they end.
 
 mod args;
 mod bulk;
 mod call;
+mod cert;
 mod client;
 mod completions;
 mod config;
@@ -38,6 +39,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use args::{ClientOptions, ServerOptions};
+use cert::CertCommand;
 use config::ConfigCommand;
 use context::finish;
 use dev::Dev;
@@ -127,6 +129,12 @@ Examples:
         #[command(flatten)]
         options: ClientOptions,
     },
+    /// Show, renew, trust the server's certificate.
+    #[command(after_help = "Examples:\n  sendoff cert show\n  sendoff cert trust")]
+    Cert {
+        #[command(subcommand)]
+        command: CertCommand,
+    },
     /// Look at the configuration.
     #[command(after_help = "Examples:\n  sendoff config check\n  sendoff config show --config config.yaml")]
     Config {
@@ -161,6 +169,7 @@ pub fn main() -> ExitCode {
         Command::Dlq { command, options } => dlq::run(command, &options, &server),
         Command::Queue { command, options } => queue::run(command, &options, &server),
         Command::Key { command, options } => key::run(command, &options, &server),
+        Command::Cert { command } => finish(cert::run(command, server)),
         Command::Config { command } => finish(config::run(command, server)),
         Command::Limits(limits) => finish(limits::run(&limits)),
         Command::Healthcheck(healthcheck) => finish(healthcheck::run(healthcheck, server)),

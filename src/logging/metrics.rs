@@ -104,6 +104,9 @@ pub struct Metrics {
     pub(super) config_reloads: Family<ReloadLabels, Counter>,
     pub(super) config_reload_ok: Gauge,
     config_reload_at: Gauge<f64, AtomicU64>,
+    certificate_expiry: Family<SourceLabels, Gauge<f64, AtomicU64>>,
+    pub(super) certificate_load_ok: Gauge,
+    pub(super) certificates_refused: Counter,
 }
 
 impl Metrics {
@@ -135,9 +138,13 @@ impl Metrics {
             config_reloads: Family::default(),
             config_reload_ok: Gauge::default(),
             config_reload_at: Gauge::default(),
+            certificate_expiry: Family::default(),
+            certificate_load_ok: Gauge::default(),
+            certificates_refused: Counter::default(),
         };
         metrics.accepting.set(1);
         metrics.config_reload_ok.set(1);
+        metrics.certificate_load_ok.set(1);
         // There from the start, so that the first of each is seen to be an increase.
         for outcome in ["applied", "unchanged", "refused"] {
             metrics.config_reloads.get_or_create(&ReloadLabels { outcome }).inc_by(0);
@@ -148,6 +155,7 @@ impl Metrics {
         metrics.register_tasks(registry);
         metrics.register_process(registry);
         metrics.register_config(registry);
+        metrics.register_certificate(registry);
         metrics
     }
 
@@ -155,6 +163,14 @@ impl Metrics {
     pub(super) fn set_config_read(&self, at: WallMs) {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are far below 2^53")]
         self.config_reload_at.set(at.get() as f64 / 1_000.0);
+    }
+
+    /// The certificate that is served comes from there, and ends then.
+    pub(super) fn set_certificate_expiry(&self, source: &'static str, at: WallMs) {
+        // There is one certificate at a time.
+        self.certificate_expiry.clear();
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are far below 2^53")]
+        self.certificate_expiry.get_or_create(&SourceLabels { source }).set(at.get() as f64 / 1_000.0);
     }
 
     fn register_tasks(&self, registry: &mut Registry) {
@@ -204,6 +220,21 @@ impl Metrics {
             self.config_reload_at.clone(),
         );
     }
+
+    fn register_certificate(&self, registry: &mut Registry) {
+        let expiry = "When the certificate that is served ends, since 1970";
+        let name = "certificate_expiry_timestamp";
+        registry.register_with_unit(name, expiry, Unit::Seconds, self.certificate_expiry.clone());
+        let ok = "1 unless the last certificate that was to be served was refused";
+        registry.register("certificate_last_load_successful", ok, self.certificate_load_ok.clone());
+        let refused = "Certificates that were to be served and could not be";
+        registry.register("certificates_refused", refused, self.certificates_refused.clone());
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    source: &'static str,
 }
 
 /// A queue's name as a label.

@@ -319,6 +319,41 @@ mod tests {
         assert_eq!(size_of::<(Deadline, TaskKey)>(), 16);
     }
 
+    #[test]
+    fn a_deadline_out_of_range_is_the_last_there_is_and_not_never() {
+        let of = |ms| Deadline::of(Some(WallMs::new(ms)));
+        let last = (1_i64 << DEADLINE_BITS) - 2;
+        assert_eq!((of(last - 1).moment().get(), of(last).moment().get()), (last - 1, last));
+        for beyond in [last + 1, last + 2, i64::MAX] {
+            assert_eq!(of(beyond), of(last));
+        }
+        assert!(of(last) < Deadline::NEVER);
+        assert_eq!(of(-1), of(0));
+    }
+
+    #[test]
+    fn two_entries_are_the_same_when_due_time_and_key_are() {
+        let of = |key, due, deadline| {
+            Entry::of(&Waiting { deadline: Some(WallMs::new(deadline)), ..task(key, WallMs::new(due)) })
+        };
+        assert_eq!(of(1, 2, 3), of(1, 2, 4));
+        assert!(of(1, 2, 3) != of(2, 2, 3) && of(1, 2, 3) != of(1, 3, 3));
+        assert!(of(2, 2, 3) < of(1, 3, 3) && of(1, 3, 3) < of(2, 3, 3));
+    }
+
+    #[test]
+    fn who_is_told_to_distrusts_the_clock_for_a_minute_of_agreement() {
+        let minute = WALL_AGREEMENT.as_millis();
+        let now = |ms: u64| at(ms.cast_signed() + 5_000, ms);
+        let mut timers = Timers::new(now(0));
+        assert!(timers.trusts(now(0)));
+        timers.distrust(now(0));
+        for (ms, trusted) in [(0, false), (minute - 1, false), (minute, true)] {
+            timers.watch(now(ms));
+            assert_eq!(timers.trusts(now(ms)), trusted, "{ms}");
+        }
+    }
+
     proptest! {
         #[test]
         fn an_entry_keeps_what_it_was_made_of(priority in 0_u64..10, retrying: bool, deadline in proptest::option::of(0_i64..1 << 47)) {

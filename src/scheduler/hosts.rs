@@ -149,6 +149,17 @@ mod tests {
     }
 
     #[test]
+    fn a_host_knows_the_queues_that_want_it() {
+        let mut hosts = Hosts::new(config(1, 1));
+        for queue in [NameId(2), NameId(1), NameId(2)] {
+            hosts.wanted_by(LANE, queue);
+        }
+        assert_eq!(hosts.queues(LANE).collect::<Vec<_>>(), [NameId(1), NameId(2)]);
+        hosts.unwanted_by(LANE, NameId(2));
+        assert_eq!(hosts.queues(LANE).collect::<Vec<_>>(), [NameId(1)]);
+    }
+
+    #[test]
     fn a_task_type_is_no_host_and_has_no_cap() {
         let mut hosts = Hosts::new(config(1, 1));
         hosts.name(LANE, &LaneName::new("thumbnail"));

@@ -266,6 +266,14 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn two_entries_are_the_same_when_due_time_and_key_are() {
+        let later = Ready { deadline: Deadline::of(Some(WallMs::new(9))), ..ready(1, 2) };
+        assert_eq!(ready(1, 2), later);
+        assert!(ready(1, 2) != ready(2, 2) && ready(1, 2) != ready(1, 3));
+        assert!(ready(1, 3) < ready(2, 2) && ready(2, 2) < ready(2, 3));
+    }
+
+    #[test]
     fn a_new_order_takes_effect_at_once() {
         let mut tasks = ReadyTasks::new(PriorityOrder::Strict);
         assert!(tasks.insert(LANE, level(9), ready(5_000, 1), true));

@@ -43,11 +43,8 @@ impl RateLimit {
             return;
         };
         let shape = Shape::new(rate, burst);
-        match &self.0 {
-            Some(bucket) if bucket.shape == shape => {}
-            Some(bucket) => self.0 = Some(Bucket::new(shape, shape.carried(bucket.saved(now), bucket.shape), now)),
-            None => self.0 = Some(Bucket::new(shape, 0, now)),
-        }
+        let saved = self.0.as_ref().map_or(0, |bucket| shape.carried(bucket.saved(now), bucket.shape));
+        self.0 = Some(Bucket::new(shape, saved, now));
     }
 
     /// Takes a token, or says from which moment of the monotonic clock on there will be one.
@@ -195,6 +192,15 @@ mod tests {
     /// Takes what there is at `now`.
     fn drain(limit: &RateLimit, now: Duration) -> usize {
         std::iter::repeat_with(|| limit.take(now)).take(2_000_000).take_while(Result::is_ok).count()
+    }
+
+    #[test]
+    fn the_same_limit_once_more_changes_nothing() {
+        let start = Duration::from_secs(7);
+        let mut limit = limit(1.0, 3, start);
+        limit.set(Some(1.0), 3, start + Duration::from_millis(999));
+        assert!(limit.take(just_before(start + Duration::from_secs(1))).is_err());
+        assert_eq!(limit.take(start + Duration::from_secs(1)), Ok(()));
     }
 
     #[test]

@@ -46,6 +46,23 @@ struct Files {
     leaf_key: PathBuf,
 }
 
+impl Files {
+    fn of(dir: &Path) -> Self {
+        Self {
+            ca: dir.join("ca.pem"),
+            ca_key: dir.join("ca.key"),
+            leaf: dir.join("server.pem"),
+            leaf_key: dir.join("server.key"),
+        }
+    }
+}
+
+/// The files that decide what is served: all but the CA's key.
+pub(super) fn files_served(dir: &Path) -> [PathBuf; 3] {
+    let Files { ca, leaf, leaf_key, .. } = Files::of(dir);
+    [ca, leaf, leaf_key]
+}
+
 /// A certificate of the local CA, ready to serve.
 pub(super) struct Local {
     pub(super) key: CertifiedKey,
@@ -77,19 +94,41 @@ pub(super) fn load_or_issue(
     provider: &Arc<CryptoProvider>,
     now: WallMs,
 ) -> Result<Local, TlsSetupError> {
+    have(dir, names, provider, now, Wanted::AGoodOne)
+}
+
+/// Has the local CA issue a certificate for `names`, however good the one is that is there.
+pub(super) fn issue_another(
+    dir: &Path,
+    names: &BTreeSet<String>,
+    provider: &Arc<CryptoProvider>,
+    now: WallMs,
+) -> Result<Local, TlsSetupError> {
+    have(dir, names, provider, now, Wanted::Another)
+}
+
+/// What is asked of the CA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    AGoodOne,
+    Another,
+}
+
+fn have(
+    dir: &Path,
+    names: &BTreeSet<String>,
+    provider: &Arc<CryptoProvider>,
+    now: WallMs,
+    wanted: Wanted,
+) -> Result<Local, TlsSetupError> {
     private_file::ensure_dir(dir)?;
-    let files = Files {
-        ca: dir.join("ca.pem"),
-        ca_key: dir.join("ca.key"),
-        leaf: dir.join("server.pem"),
-        leaf_key: dir.join("server.key"),
-    };
+    let files = Files::of(dir);
     let context = Context { files, provider, names, now };
     let ca = context.ca()?;
     let old = context.leaf(&ca)?;
     let old_key = context.leaf_key()?;
     let kept = match (&old, &old_key) {
-        (Some(leaf), Some(key)) if context.still_good(leaf, &ca)? => {
+        (Some(leaf), Some(key)) if wanted == Wanted::AGoodOne && context.still_good(leaf, &ca)? => {
             CertifiedKey::from_der(vec![leaf.clone()], key.1.clone_key(), provider).ok().zip(Some(leaf.clone()))
         }
         _ => None,
@@ -268,7 +307,7 @@ pub(super) fn damaged(path: &Path, why: &dyn std::fmt::Display) -> TlsSetupError
 }
 
 /// The first certificate of a PEM text.
-fn parse_certificate(path: &Path, pem: &str) -> Result<CertificateDer<'static>, TlsSetupError> {
+pub(super) fn parse_certificate(path: &Path, pem: &str) -> Result<CertificateDer<'static>, TlsSetupError> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|source| damaged(path, &source))
 }
 
@@ -302,7 +341,7 @@ fn address(bytes: &[u8]) -> String {
 }
 
 /// SHA-256 as people compare it: `AB:CD:…`.
-fn fingerprint(bytes: &[u8]) -> String {
+pub(super) fn fingerprint(bytes: &[u8]) -> String {
     let pairs: Vec<String> = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02X}")).collect();
     pairs.join(":")
 }

@@ -2,6 +2,8 @@
 
 mod address;
 pub mod api_key;
+pub mod certificate;
+mod certificate_files;
 pub mod egress;
 pub mod failure_limit;
 pub mod http_client;

@@ -13,6 +13,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
+use super::certificate_files::Watch;
 use super::local_ca::{self, damaged, validity};
 use super::private_file::{self, FileError};
 use crate::config::{ServerConfig, TlsVersion};
@@ -117,8 +118,8 @@ pub enum TlsSetupError {
     },
     /// The CA has come to its end.
     #[error(
-        "the local CA {} ended on {expired}: move it, ca.key, server.pem and server.key away to have new ones made, and \
-         give the new ca.pem to the clients",
+        "the local CA {} ended on {expired}: if the clock of this machine is right, move it, ca.key, server.pem and \
+         server.key away to have new ones made, and give the new ca.pem to the clients",
         path.display()
     )]
     CaExpired {
@@ -136,6 +137,14 @@ pub enum TlsSetupError {
         key: PathBuf,
         /// What rustls objected to.
         source: rustls::Error,
+    },
+    /// Another certificate was to be served, whose time is over.
+    #[error("{} ended on {expired}: it is not served in the place of the one that is in use", certificate.display())]
+    Expired {
+        /// The certificate.
+        certificate: PathBuf,
+        /// When.
+        expired: WallMs,
     },
     /// `server.public_url` has no host a certificate could name.
     #[error("server.public_url `{given}` names no host")]
@@ -156,11 +165,18 @@ pub enum TlsSetupError {
 
 /// Where the certificate comes from.
 #[derive(Debug)]
-enum Source {
+pub(super) enum Source {
     /// The local CA in this directory, for these names.
     Local { dir: PathBuf, names: BTreeSet<String> },
     /// Configured files.
     Files { certificate: PathBuf, key: PathBuf },
+}
+
+/// A source, and a watch on its files.
+#[derive(Debug)]
+struct Watched {
+    source: Source,
+    watch: Watch,
 }
 
 impl ServerTls {
@@ -169,9 +185,9 @@ impl ServerTls {
     /// address and the host of `public_url`), and renewed when less than 30 days are left or the names changed. A clock
     /// that stands before [`CLOCK_MIN`](crate::task::id::CLOCK_MIN) renews nothing that names the right hosts.
     pub fn load_or_create(server: &ServerConfig, certs_dir: &Path, now: WallMs) -> Result<Self, TlsSetupError> {
-        let source = Source::of(server, certs_dir)?;
+        let source = Watched::of(server, certs_dir)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let (key, facts) = source.load(&provider, now)?;
+        let (key, facts) = source.source.load(&provider, now)?;
         let serving = Serving { key: Arc::new(key), source: Arc::new(source) };
         let current = Arc::new(Current(RwLock::new(serving)));
         let rustls = Arc::new(rustls_config(provider, server.tls.min_version, Arc::clone(&current))?);
@@ -182,13 +198,38 @@ impl ServerTls {
     /// connections get the result; on an error everything stays as it was.
     pub fn refresh(&self, now: WallMs) -> Result<TlsFacts, TlsSetupError> {
         let source = self.current.get().source;
-        let (key, facts) = source.load(self.rustls.crypto_provider(), now)?;
+        let (key, facts) = source.source.load(self.rustls.crypto_provider(), now)?;
+        self.serve(key, &source);
+        Ok(facts)
+    }
+
+    /// Whether somebody changed the files since they were last read: then they are read, and new connections get what
+    /// they hold. `None`: nothing else is to be served. A bad pair is told once, and everything stays as it was. To be
+    /// asked every [`CERTIFICATE_LOOK_INTERVAL`](crate::task::limits::CERTIFICATE_LOOK_INTERVAL): a change is acted on
+    /// at the second look that sees it.
+    pub fn look(&self, now: WallMs) -> Option<Result<TlsFacts, TlsSetupError>> {
+        let Serving { key: served, source } = self.current.get();
+        if !source.watch.has_changed(&source.source.files()) {
+            return None;
+        }
+        let loaded = source.source.load(self.rustls.crypto_provider(), now);
+        let loaded = loaded.and_then(|(key, facts)| {
+            let is_other = key.cert != served.cert;
+            if is_other {
+                source.source.is_in_time(&facts, now)?;
+            }
+            self.serve(key, &source);
+            Ok(is_other.then_some(facts))
+        });
+        loaded.transpose()
+    }
+
+    fn serve(&self, key: CertifiedKey, source: &Arc<Watched>) {
         let mut serving = self.current.0.write().unwrap_or_else(PoisonError::into_inner);
         // Meanwhile the certificate may have been replaced by one from elsewhere.
-        if Arc::ptr_eq(&serving.source, &source) {
+        if Arc::ptr_eq(&serving.source, source) {
             serving.key = Arc::new(key);
         }
-        Ok(facts)
     }
 
     /// Reads, or has the local CA issue, the certificate that `server` asks for now, for [`ServerTls::replace`]. Files
@@ -199,9 +240,12 @@ impl ServerTls {
         certs_dir: &Path,
         now: WallMs,
     ) -> Result<NextCertificate, TlsSetupError> {
-        let source = Source::of(server, certs_dir)?;
-        let (key, facts) = source.load(self.rustls.crypto_provider(), now)?;
+        let source = Watched::of(server, certs_dir)?;
+        let (key, facts) = source.source.load(self.rustls.crypto_provider(), now)?;
         let is_other = key.cert != self.current.get().key.cert;
+        if is_other {
+            source.source.is_in_time(&facts, now)?;
+        }
         let serving = Serving { key: Arc::new(key), source: Arc::new(source) };
         Ok(NextCertificate { serving, is_other, facts })
     }
@@ -212,12 +256,38 @@ impl ServerTls {
     }
 }
 
-impl Source {
+impl Watched {
     fn of(server: &ServerConfig, certs_dir: &Path) -> Result<Self, TlsSetupError> {
+        let source = Source::of(server, certs_dir)?;
+        let watch = Watch::new(&source.files());
+        Ok(Self { source, watch })
+    }
+}
+
+impl Source {
+    pub(super) fn of(server: &ServerConfig, certs_dir: &Path) -> Result<Self, TlsSetupError> {
         Ok(match (&server.tls.certificate, &server.tls.key) {
             (Some(certificate), Some(key)) => Self::Files { certificate: certificate.clone(), key: key.clone() },
             _ => Self::Local { dir: certs_dir.to_owned(), names: names(server)? },
         })
+    }
+
+    /// Where what is served comes from.
+    fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Local { dir, .. } => local_ca::files_served(dir).into(),
+            Self::Files { certificate, key } => vec![certificate.clone(), key.clone()],
+        }
+    }
+
+    /// Refuses a certificate of somebody else's whose time is over; the local CA's are renewed in time.
+    fn is_in_time(&self, facts: &TlsFacts, now: WallMs) -> Result<(), TlsSetupError> {
+        match self {
+            Self::Files { certificate, .. } if now >= facts.expires => {
+                Err(TlsSetupError::Expired { certificate: certificate.clone(), expired: facts.expires })
+            }
+            Self::Files { .. } | Self::Local { .. } => Ok(()),
+        }
     }
 
     fn load(&self, provider: &Arc<CryptoProvider>, now: WallMs) -> Result<(CertifiedKey, TlsFacts), TlsSetupError> {
@@ -309,7 +379,7 @@ fn rustls_config(
 #[derive(Debug, Clone)]
 struct Serving {
     key: Arc<CertifiedKey>,
-    source: Arc<Source>,
+    source: Arc<Watched>,
 }
 
 /// The certificate that new connections get.

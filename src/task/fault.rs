@@ -21,3 +21,14 @@ impl Fault {
         Self { pointer: format!("{prefix}{}", self.pointer), detail: self.detail }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seen_from_further_out_only_the_pointer_is_longer() {
+        let fault = Fault::new("/url", "is no URL").under("/payload").under("/3");
+        assert_eq!(fault, Fault { pointer: "/3/payload/url".to_owned(), detail: "is no URL".to_owned() });
+    }
+}

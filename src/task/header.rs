@@ -96,6 +96,38 @@ impl Header {
         TaskId { key: self.key, tail: self.tail }
     }
 
+    /// The header of a task that is accepted at `now`, in this queue and lane: queued, due at once, and nothing has
+    /// happened to it yet.
+    pub fn accepted(key: TaskKey, tail: IdTail, (queue, lane): (NameId, NameId), now: WallMs) -> Self {
+        Self {
+            key,
+            tail,
+            queue,
+            lane,
+            status: Status::Queued,
+            priority: Priority::default(),
+            ahead: false,
+            due_on_wall: false,
+            series: 1,
+            attempts: 0,
+            attempts_total: 0,
+            interruptions: 0,
+            epoch: 1,
+            lease: None,
+            lease_until: None,
+            due: now,
+            expires_at: None,
+            give_up_at: None,
+            first_dispatched_at: None,
+            submitted_at: now,
+            changed_at: now,
+            last_class: None,
+            last_http_status: None,
+            dead_reason: None,
+            payload_bytes: 0,
+        }
+    }
+
     /// Where the task stands at `now`: a waiting task whose time has come is `queued`, though its record still says
     /// `scheduled` or `retrying` (moving on costs no commit).
     pub fn status_at(&self, now: WallMs) -> Status {
@@ -155,8 +187,37 @@ pub struct Attempt {
 mod tests {
     use super::*;
 
+    fn header(status: Status, attempts: u32) -> Header {
+        Header {
+            status,
+            attempts,
+            attempts_total: attempts,
+            due: WallMs::new(7),
+            ..Header::accepted(TaskKey::MIN, IdTail::new(5), (NameId(0), NameId(0)), WallMs::new(1))
+        }
+    }
+
+    #[test]
+    fn what_waits_for_its_time_is_queued_from_then_on() {
+        for status in Status::ALL {
+            let moved = matches!(status, Status::Scheduled | Status::Retrying);
+            let at = |now| header(status, 1).status_at(WallMs::new(now));
+            let from_then_on = if moved { Status::Queued } else { status };
+            assert_eq!((at(6), at(7), at(8)), (status, from_then_on, from_then_on), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn retries_are_the_attempts_after_the_first() {
+        for (attempts, retries) in [(0, 0), (1, 0), (2, 1), (7, 6)] {
+            assert_eq!(header(Status::Running, attempts).retry_count(), retries);
+        }
+        assert_eq!(header(Status::Running, 1).id(), TaskId { key: TaskKey::MIN, tail: IdTail::new(5) });
+    }
+
     #[test]
     fn lease_kinds_read_back() {
+        assert_eq!(LeaseKind::Pool.code(), 1, "it stands in stores");
         assert_eq!(LeaseKind::from_code(LeaseKind::Pool.code()), Some(LeaseKind::Pool));
         assert_eq!(LeaseKind::from_code(0), None);
     }

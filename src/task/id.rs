@@ -192,6 +192,14 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_never_negative_however_wrong_the_clock_is() {
+        let last_ms = EPOCH_MS + (1 << (MS_BITS - 1)) - 1;
+        for ms in [last_ms, last_ms + 1, i64::MAX, i64::MIN] {
+            assert!(KeyCounter::after(None, 0).next(WallMs::new(ms)) >= TaskKey::MIN, "{ms}");
+        }
+    }
+
+    #[test]
     fn a_key_tells_when_it_was_accepted() {
         let now = WallMs::parse("2026-11-24T10:00:00.123Z").unwrap();
         assert_eq!(KeyCounter::after(None, 0).next(now).accepted_at(), now);
@@ -212,6 +220,33 @@ mod tests {
         assert!(TaskRef::parse("order:7").unwrap().id.is_none());
         assert!(TaskRef::parse("no spaces").is_none());
         assert_eq!(TaskKey::from_i64(-1), None);
+    }
+
+    #[test]
+    fn an_id_has_one_spelling_and_its_bounds() {
+        let id = TaskId { key: TaskKey(1 << 30), tail: IdTail::new(u64::MAX) };
+        let text = id.to_string();
+        assert_eq!(id.tail.get(), (1 << TAIL_BITS) - 1, "what does not fit is dropped");
+        for other in [text.replace('-', ""), format!("{{{text}}}"), format!("urn:uuid:{text}"), text.replace('7', "4")]
+        {
+            assert_eq!(TaskId::parse(&other), None, "{other}");
+        }
+        let last_ms = EPOCH_MS + (1 << (MS_BITS - 1)) - 1;
+        for (ms, ours) in [(EPOCH_MS - 1, false), (EPOCH_MS, true), (last_ms, true), (last_ms + 1, false)] {
+            let bits = (u128::from(ms.cast_unsigned()) << 80) | (0x7 << 76) | (0b10 << 62);
+            let text = Uuid::from_u128(bits).hyphenated().to_string();
+            assert_eq!(TaskId::parse(&text).map(|id| id.key.accepted_at()), ours.then_some(WallMs::new(ms)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_task_is_named_by_its_id_or_by_its_own_name_or_by_both() {
+        let id = TaskId { key: TaskKey(1 << 30), tail: IdTail::new(5) };
+        assert_eq!(TaskRef::by_id(id), TaskRef { id: Some(id), name: None });
+        let text = id.to_string();
+        let both = TaskRef { id: Some(id), name: TaskName::parse(&text).ok() };
+        assert!(both.name.is_some());
+        assert_eq!(TaskRef::parse(&text), Some(both));
     }
 
     proptest! {

@@ -81,6 +81,26 @@ pub const LINES_PIECE_BYTES: usize = 256 * 1024;
 pub const SMALL_BODY_BYTES_MAX: usize = 64 * 1024;
 /// All request bodies being read at one time, in bytes.
 pub const BODIES_IN_FLIGHT_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Connections of clients at one time; further ones wait in the kernel's queue.
+pub const CLIENT_CONNECTIONS_MAX: u32 = 10_000;
+/// How long a client's TLS handshake may take.
+pub const TLS_HANDSHAKE_MAX: Span = Span::from_secs(10);
+/// How long a connection may take from its handshake to the end of its first request's head.
+pub const FIRST_REQUEST_MAX: Span = Span::from_secs(10);
+/// From the end of an answer to the end of the next request's head, whatever the client sends meanwhile.
+pub const CLIENT_IDLE_MAX: Span = Span::from_secs(75);
+/// How long a connection on which a request is being worked on may go without any progress.
+pub const CLIENT_STALLED_MAX: Span = Span::from_secs(180);
+/// HTTP/2: how often a ping is sent to a client, and how quickly it has to be answered.
+pub const HTTP2_PING_EVERY: Span = Span::from_secs(20);
+/// HTTP/2: requests at one time on one connection.
+pub const HTTP2_STREAMS_MAX: u32 = 250;
+/// HTTP/2: streams that a client opened and reset before they were looked at; more end its connection.
+pub const HTTP2_RESETS_MAX: usize = 50;
+/// A request's line and headers together, in bytes.
+pub const REQUEST_HEAD_BYTES_MAX: u32 = 32 * 1024;
+/// HTTP/1.1: headers of a request.
+pub const HTTP1_HEADERS_MAX: usize = 100;
 /// How long a request's body may take to arrive.
 pub const BODY_READ_MAX: Span = Span::from_secs(60);
 /// Characters of a caller's own `X-Request-Id`.
@@ -265,6 +285,8 @@ pub const BYTES_KEPT_MAX: u64 = 1 << 50;
 pub const AGE_KEPT_MAX: Span = Span::from_secs(10 * 366 * 86_400);
 /// What `server.shutdown_grace` may be.
 pub const SHUTDOWN_GRACE_MAX: Span = Span::from_secs(3_600);
+/// Time between two looks at the files of the server's certificate; a change is acted on at the second that sees it.
+pub const CERTIFICATE_LOOK_INTERVAL: Span = Span::from_secs(5);
 /// How long aborted attempts and open requests have to end before a stop leaves them behind.
 pub const CUT_GRACE: Span = Span::from_secs(5);
 /// How long what still runs at the end of `sendoff dev` may take to end before the process does.
@@ -281,6 +303,8 @@ const _: () = assert!(WAIT_MAX.as_millis() < CLIENT_ANSWER_MAX.as_millis());
 const _: () = assert!(BULK_CHUNK_TASKS <= BATCH_TASKS_MAX);
 const _: () = assert!(BULK_LINE_BYTES_MAX as u64 == PAYLOAD_BYTES_MAX + TASK_ENVELOPE_BYTES_MAX as u64);
 const _: () = assert!(BULK_CHUNK_BYTES <= BATCH_BYTES_MAX && BULK_LINE_BYTES_MAX < BATCH_BYTES_MAX);
+const _: () = assert!(WAIT_MAX.as_millis() < CLIENT_STALLED_MAX.as_millis());
+const _: () = assert!(BODY_READ_MAX.as_millis() < CLIENT_STALLED_MAX.as_millis());
 const _: () = assert!(BALLAST_BYTES <= RESERVE_BYTES_MIN);
 
 #[cfg(test)]

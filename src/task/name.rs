@@ -142,5 +142,8 @@ mod tests {
         assert!(LabelName::parse("é").is_err());
         assert!(TaskType::parse("http_request").is_ok());
         assert_eq!(LaneName::new("https://a:443").to_string(), "https://a:443");
+        assert_eq!(LaneName::new("https://a:443").as_str(), "https://a:443");
+        let name = TaskName::parse("order:7").unwrap();
+        assert_eq!((name.as_str(), name.to_string()), ("order:7", "order:7".to_owned()));
     }
 }

@@ -91,6 +91,16 @@ mod tests {
         assert_eq!(Priority::default().get(), 5);
     }
 
+    #[test]
+    fn no_moment_is_so_far_that_it_leaves_its_place() {
+        let (first, last) = (WallMs::new(i64::MIN), WallMs::new(i64::MAX));
+        assert!(PriorityOrder::Strict.key(priority(9), last) < PriorityOrder::Strict.key(priority(8), first));
+        assert_eq!(PriorityOrder::Strict.key(priority(9), last), (1 << STRICT_SHIFT) - 1);
+        assert_eq!(ahead_key(last), AHEAD_LIMIT - 1);
+        assert_eq!(ahead_key(first), i64::MIN);
+        assert_eq!(PriorityOrder::Aging(Span::from_millis(u64::MAX)).key(priority(9), first), AHEAD_LIMIT);
+    }
+
     proptest! {
         #[test]
         fn strict_puts_priority_first_then_due(a in 0u64..10, b in 0u64..10, due_a in 0i64..1 << 45, due_b in 0i64..1 << 45) {

@@ -322,6 +322,8 @@ mod tests {
     fn crossed_backoffs_are_refused() {
         let crossed = RetryPolicy { min_backoff: Span::from_secs(301), ..policy() };
         assert!(crossed.check().unwrap_err().to_string().starts_with("min_backoff (5m1s)"));
+        let level = RetryPolicy { min_backoff: crossed.max_backoff, ..crossed };
+        assert_eq!(level.check(), Ok(()), "a constant backoff");
     }
 
     #[test]

@@ -102,39 +102,19 @@ pub(super) mod tests {
     use super::*;
     use crate::task::header::NameId;
     use crate::task::{
-        Body, Header, IdTail, LaneName, LeaseKind, Priority, QueueName, RetryOverrides, Span, Status, TaskKey,
-        TaskType, WallMs,
+        Body, Header, IdTail, LaneName, LeaseKind, QueueName, RetryOverrides, Span, Status, TaskKey, TaskType, WallMs,
     };
 
     /// A first attempt with a deadline of 30 s.
     pub(in crate::worker) fn work() -> Work {
         let (noon, name) = (WallMs::new(1_800_000_000_000), NameId(1));
         let header = Header {
-            key: TaskKey::MIN,
-            tail: IdTail::new(1),
-            queue: name,
-            lane: name,
             status: Status::Running,
-            priority: Priority::default(),
-            ahead: false,
-            due_on_wall: false,
-            series: 1,
             attempts: 1,
             attempts_total: 1,
-            interruptions: 0,
-            epoch: 1,
             lease: Some(LeaseKind::Pool),
-            lease_until: None,
-            due: noon,
-            expires_at: None,
-            give_up_at: None,
             first_dispatched_at: Some(noon),
-            submitted_at: noon,
-            changed_at: noon,
-            last_class: None,
-            last_http_status: None,
-            dead_reason: None,
-            payload_bytes: 0,
+            ..Header::accepted(TaskKey::MIN, IdTail::new(1), (name, name), noon)
         };
         let body = Body {
             task_type: TaskType::parse("http_request").unwrap(),

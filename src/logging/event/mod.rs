@@ -15,7 +15,8 @@ pub use engine::{
 };
 pub use key::{AuthenticationFailed, KeyCreated, KeyDamaged, KeyRevoked, KeyUsesLost};
 pub use server::{
-    CertificateReady, ConnectionFailed, Exposed, ForcedStop, IdentityChanged, Ready, RequestServed, ShutdownStep,
+    CertificateReady, CertificateRefused, ConnectionFailed, Exposed, ForcedStop, IdentityChanged, Ready, RequestServed,
+    ShutdownStep,
 };
 pub use task::{
     AttemptFinished, AttemptStarted, DeadLettered, IndexMismatch, PutAhead, Redriven, Released, Removal, Removed,
@@ -87,6 +88,7 @@ events!(
     CommitDone,
     CommitUnknown,
     CertificateReady,
+    CertificateRefused,
     ConnectionFailed,
     Exposed,
     IdentityChanged,

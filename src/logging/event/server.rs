@@ -95,7 +95,7 @@ impl Fact for ConnectionFailed {
 /// There is a certificate to serve with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateReady {
-    /// `created`, `renewed` or `kept`.
+    /// `created`, `renewed`, `kept`, or `replaced` by somebody while the server ran.
     pub change: &'static str,
     /// When it ends.
     pub expires: WallMs,
@@ -112,7 +112,33 @@ impl Fact for CertificateReady {
         );
     }
 
-    fn count(&self, _: &Metrics) {}
+    fn count(&self, metrics: &Metrics) {
+        let source = if self.ca_sha256.is_some() { "local_ca" } else { "files" };
+        metrics.set_certificate_expiry(source, self.expires);
+        metrics.certificate_load_ok.set(1);
+    }
+}
+
+/// A certificate was to be served that cannot be: the old one stays in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateRefused {
+    /// What is wrong with it, and what to do.
+    pub why: String,
+}
+
+impl Fact for CertificateRefused {
+    fn log(&self) {
+        error!(
+            event = "certificate_refused",
+            why = self.why.as_str(),
+            "the certificate was not renewed or replaced: the old one stays in use"
+        );
+    }
+
+    fn count(&self, metrics: &Metrics) {
+        metrics.certificates_refused.inc();
+        metrics.certificate_load_ok.set(0);
+    }
 }
 
 /// The API answers.

@@ -134,11 +134,22 @@ fn process_events() -> Vec<(Event, &'static str, &'static str, &'static [&'stati
     let failed =
         |peer: Option<&str>| ConnectionFailed { peer: peer.map(|peer| peer.parse().unwrap()), error: "x".into() };
     let address = "127.0.0.1:8443".parse().unwrap();
-    let expires = WallMs::new(0);
+    let expires = WallMs::new(3_500);
     vec![
         (failed(Some("192.0.2.1:5")).into(), "connection_failed", "DEBUG", &["sendoff_connections_failed_total 1"]),
         (failed(None).into(), "connection_failed", "WARN", &["sendoff_connections_failed_total 1"]),
-        (CertificateReady { change: "kept", expires, ca_sha256: None }.into(), "certificate_ready", "INFO", &[]),
+        (
+            CertificateReady { change: "kept", expires, ca_sha256: None }.into(),
+            "certificate_ready",
+            "INFO",
+            &["sendoff_certificate_expiry_timestamp_seconds{source=\"files\"} 3.5"],
+        ),
+        (
+            CertificateRefused { why: "x".to_owned() }.into(),
+            "certificate_refused",
+            "ERROR",
+            &["sendoff_certificate_last_load_successful 0", "sendoff_certificates_refused_total 1"],
+        ),
         (Exposed { address, names: "localhost".into(), loopback_refused: true }.into(), "exposed", "WARN", &[]),
         (IdentityChanged::Ca { path: "ca.pem".into() }.into(), "identity_changed", "WARN", &[]),
         (IdentityChanged::AdminKey { path: "admin.key".into() }.into(), "identity_changed", "WARN", &[]),

@@ -166,31 +166,13 @@ impl Core {
             }
         };
         Header {
-            key,
-            tail,
-            queue,
-            lane,
             status,
             priority: spec.priority,
-            ahead: false,
             due_on_wall,
-            series: 1,
-            attempts: 0,
-            attempts_total: 0,
-            interruptions: 0,
-            epoch: 1,
-            lease: None,
-            lease_until: None,
             due,
             expires_at: spec.expires_at,
-            give_up_at: None,
-            first_dispatched_at: None,
-            submitted_at: turn.now.wall,
-            changed_at: turn.now.wall,
-            last_class: None,
-            last_http_status: None,
-            dead_reason: None,
             payload_bytes: u32::try_from(spec.payload.len()).unwrap_or(u32::MAX),
+            ..Header::accepted(key, tail, (queue, lane), turn.now.wall)
         }
     }
 }

@@ -58,38 +58,14 @@ mod tests {
 
     use super::*;
     use crate::task::header::NameId;
-    use crate::task::{
-        Body, Header, IdTail, KeyCounter, LaneName, Priority, QueueName, RetryOverrides, Status, TaskType,
-    };
+    use crate::task::{Body, Header, IdTail, KeyCounter, LaneName, QueueName, RetryOverrides, Status, TaskType};
 
     fn row(keys: &mut KeyCounter, status: Status, due: i64, payload: usize) -> Row {
         let key = keys.next(WallMs::new(1_800_000_000_000));
         let header = Header {
-            key,
-            tail: IdTail::new(1),
-            queue: NameId(1),
-            lane: NameId(2),
             status,
-            priority: Priority::default(),
-            ahead: false,
-            due_on_wall: false,
-            series: 1,
-            attempts: 0,
-            attempts_total: 0,
-            interruptions: 0,
-            epoch: 1,
-            lease: None,
-            lease_until: None,
             due: WallMs::new(due),
-            expires_at: None,
-            give_up_at: None,
-            first_dispatched_at: None,
-            submitted_at: WallMs::new(0),
-            changed_at: WallMs::new(0),
-            last_class: None,
-            last_http_status: None,
-            dead_reason: None,
-            payload_bytes: 0,
+            ..Header::accepted(key, IdTail::new(1), (NameId(1), NameId(2)), WallMs::new(0))
         };
         let body = Body {
             task_type: TaskType::parse("t").unwrap(),

@@ -68,7 +68,7 @@ pub(super) fn put_right(old: &Header, now: WallMs) -> Option<Header> {
 mod tests {
     use super::*;
     use crate::task::header::NameId;
-    use crate::task::{IdTail, Priority, Status, TaskKey};
+    use crate::task::{IdTail, Status, TaskKey};
 
     const NOW: WallMs = WallMs::new(1_790_000_000_000);
     const IN_2038: WallMs = WallMs::new(2_147_483_648_000);
@@ -76,31 +76,10 @@ mod tests {
 
     fn header(wrote: WallMs, delay_ms: u64) -> Header {
         Header {
-            key: TaskKey::MIN,
-            tail: IdTail::new(0),
-            queue: NameId(1),
-            lane: NameId(2),
             status: Status::Scheduled,
-            priority: Priority::default(),
-            ahead: false,
-            due_on_wall: false,
-            series: 1,
-            attempts: 0,
-            attempts_total: 0,
-            interruptions: 0,
-            epoch: 1,
-            lease: None,
-            lease_until: None,
             due: wrote.plus(Duration::from_millis(delay_ms)),
             expires_at: Some(IN_2038),
-            give_up_at: None,
-            first_dispatched_at: None,
-            submitted_at: wrote,
-            changed_at: wrote,
-            last_class: None,
-            last_http_status: None,
-            dead_reason: None,
-            payload_bytes: 0,
+            ..Header::accepted(TaskKey::MIN, IdTail::new(0), (NameId(1), NameId(2)), wrote)
         }
     }
 

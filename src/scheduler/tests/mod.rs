@@ -191,6 +191,15 @@ fn deadlines_wait_until_the_clock_is_trusted_again() {
 }
 
 #[test]
+fn a_scheduler_that_is_told_to_distrusts_its_clock() {
+    let mut scheduler = plain();
+    scheduler.insert(&Waiting { deadline: Some(at(5).wall), ..task(1, 0) }, at(0));
+    scheduler.distrust(at(10));
+    assert!(!scheduler.clock_trusted());
+    assert_eq!(scheduler.overdue(at(10), 10), []);
+}
+
+#[test]
 fn overdue_tells_each_task_once_earliest_first_and_at_most_so_many() {
     let mut scheduler = plain();
     for key in 1..=5 {
@@ -438,31 +447,17 @@ fn the_record_says_what_waits() {
     use crate::task::{IdTail, KeyCounter};
     let key = KeyCounter::after(None, 0).next(WallMs::new(START_WALL));
     let header = Header {
-        key,
-        tail: IdTail::new(1),
-        queue: Q,
-        lane: B,
         status: Status::Retrying,
         priority: prio(7),
-        ahead: false,
         due_on_wall: true,
-        series: 1,
         attempts: 1,
         attempts_total: 1,
-        interruptions: 0,
         epoch: 3,
-        lease: None,
-        lease_until: None,
         due: WallMs::new(5),
         expires_at: Some(WallMs::new(9)),
         give_up_at: Some(WallMs::new(8)),
-        first_dispatched_at: None,
-        submitted_at: WallMs::new(1),
         changed_at: WallMs::new(2),
-        last_class: None,
-        last_http_status: None,
-        dead_reason: None,
-        payload_bytes: 0,
+        ..Header::accepted(key, IdTail::new(1), (Q, B), WallMs::new(1))
     };
     let expected = Waiting {
         key,

@@ -61,7 +61,7 @@ fn options_of_the_server_do_not_clutter_clients_nor_the_other_way_round() {
         assert!(help(words).contains("--url") && help(words).contains("--output"), "{words:?}");
         assert!(!help(words).contains("--data-dir") && !help(words).contains("--listen"), "{words:?}");
     }
-    for words in [["serve"].as_slice(), &["config", "check"], &["healthcheck"]] {
+    for words in [["serve"].as_slice(), &["cert", "renew"], &["config", "check"], &["healthcheck"]] {
         assert!(help(words).contains("--data-dir") && !help(words).contains("--output"), "{words:?}");
     }
     assert!(!help(&["limits"]).contains("--url"));
@@ -98,6 +98,12 @@ async fn populated(target: &Target) -> (Process, Here) {
     }
     let mut here = Here::at(client.url(), &home.path().join("data/admin.key"), &home.path().join("certs/ca.pem"));
     here.write("config.yaml", "queues: { default: {}, mail: {} }\n");
+    // As on the server's machine: `cert` is about these files.
+    std::fs::create_dir(here.path().join("certs")).expect("a directory");
+    for file in ["ca.pem", "ca.key", "server.pem", "server.key"] {
+        // A copy keeps its mode.
+        std::fs::copy(home.path().join("certs").join(file), here.path().join("certs").join(file)).expect("a copy");
+    }
     here.write("tasks.ndjson", &format!("{}\n", task("file:1", "http://127.0.0.1:9/", &json!({}))));
     here.keep(home);
     (process, here)

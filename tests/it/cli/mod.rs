@@ -1,5 +1,6 @@
 //! The command line, on the real binary: what a newcomer reads and types.
 
+mod cert;
 mod commands;
 mod connection;
 mod exit_codes;

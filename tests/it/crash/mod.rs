@@ -4,6 +4,7 @@
 //! `SENDOFF_CRASH_CYCLES=N` and `SENDOFF_CRASH_ACKS=N` (acknowledgements in each cycle) run longer forms;
 //! `SENDOFF_CRASH_SEED=N` repeats the moments of the kills as far as the machine does.
 
+mod clients;
 mod damage;
 mod greedy;
 mod owners;
@@ -11,48 +12,19 @@ mod stopped;
 mod target;
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use sendoff::clock::Chance;
-use serde_json::{Value, json};
-use tokio::sync::Notify;
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::support::client::Client;
-use crate::support::process::{Process, log_of};
+use crate::support::process::{Process, log_of, signal, spawn};
 use crate::support::suites::number;
+use clients::{CLIENTS, Caller, Ledger, MAX_ATTEMPTS, Said};
 use target::Target;
-
-const MAX_ATTEMPTS: u64 = 4;
-const CLIENTS: usize = 24;
-
-/// What the clients were told: ids that were acknowledged.
-#[derive(Default)]
-struct Ledger {
-    acknowledged: std::sync::Mutex<Vec<String>>,
-    count: AtomicU64,
-    grew: Notify,
-}
-
-impl Ledger {
-    fn acknowledge(&self, id: &str) {
-        self.acknowledged.lock().unwrap().push(id.to_owned());
-        self.count.fetch_add(1, Ordering::AcqRel);
-        self.grew.notify_waiters();
-    }
-
-    /// Waits until so many acknowledgements have been read in all.
-    async fn reaches(&self, count: u64) {
-        loop {
-            let grew = self.grew.notified();
-            if self.count.load(Ordering::Acquire) >= count {
-                return;
-            }
-            grew.await;
-        }
-    }
-}
 
 /// What one suite showed.
 #[derive(Debug)]
@@ -62,26 +34,14 @@ struct Report {
     unended: Vec<String>,
     too_often: Vec<String>,
     unexplained: Vec<String>,
+    undone: Vec<String>,
     interrupted: u64,
     requests: u64,
-}
-
-/// Posts tasks until the server is gone; some are for paths that fail at first.
-async fn post_until_gone(client: Client, ledger: Arc<Ledger>, target: String, lane: u64) {
-    for n in 0_u64.. {
-        let path = if (n + lane).is_multiple_of(10) { "flaky" } else { "ok" };
-        let task = json!({
-            "task_type": "http_request",
-            "payload": {"url": format!("{target}/{path}"), "body": {"n": n, "lane": lane}},
-            "retry": {"max_attempts": MAX_ATTEMPTS, "min_backoff": "100ms", "max_backoff": "1s"},
-        });
-        let Ok(answer) = client.try_post("/tasks", &task).await else { return };
-        if answer.status.is_success()
-            && let Some(id) = answer.body["task_id"].as_str()
-        {
-            ledger.acknowledge(id);
-        }
-    }
+    cancelled: usize,
+    redriven: usize,
+    repeated: u64,
+    /// Starts that were told to stop before they were ready.
+    cut_starts: u64,
 }
 
 /// How a cycle ends.
@@ -100,15 +60,19 @@ async fn suite(cycles: u64, acks_each: u64, ending: Ending, environment: &[(&str
     let ledger = Arc::new(Ledger::default());
     let mut chance = Chance::from_seed(number("SENDOFF_CRASH_SEED", 1));
     let mut goal = 0;
-    for _cycle in 0..cycles {
+    let mut cut_starts = 0;
+    for cycle in 0..cycles {
+        if ending == Ending::Terminate {
+            cut_starts += u64::from(terminated_while_it_starts(dir.path(), environment, &mut chance));
+        }
         let process = Process::start(dir.path(), environment);
         let mut clients = JoinSet::new();
         for lane in 0..CLIENTS {
             let (client, ledger) = (process.client.clone(), Arc::clone(&ledger));
-            clients.spawn(post_until_gone(client, ledger, target.url(), lane as u64));
+            clients.spawn(Caller { client, ledger, target: target.url(), cycle, lane }.run());
         }
         // The moment of the kill: some acknowledgements after the cycle's share.
-        goal = ledger.count.load(Ordering::Acquire).max(goal) + acks_each + chance.below(acks_each / 2);
+        goal = ledger.count().max(goal) + acks_each + chance.below(acks_each / 2);
         tokio::select! {
             () = ledger.reaches(goal) => {}
             () = all_gone(&mut clients) => panic!("the server went by itself; its log: {}", log_of(dir.path())),
@@ -120,18 +84,44 @@ async fn suite(cycles: u64, acks_each: u64, ending: Ending, environment: &[(&str
         all_gone(&mut clients).await;
     }
     let process = Process::start(dir.path(), environment);
-    let report = reckon(&process.client, &ledger, &target).await;
+    let report = Report { cut_starts, ..reckon(&process.client, &ledger, &target).await };
     process.terminate(dir.path());
     assert!(!log_of(dir.path()).contains("stale_settle"), "no lease outlives its process");
     report
+}
+
+/// Looks at a starting process so often at most before it is told to stop: the longest of these goes beyond a start.
+const LOOKS_MAX: u64 = 60_000;
+
+/// Starts the binary and tells it to stop after a drawn number of looks at it. Says whether it was still starting.
+fn terminated_while_it_starts(dir: &Path, environment: &[(&str, &str)], chance: &mut Chance) -> bool {
+    let mut child = spawn(dir, environment);
+    let ready = |log: &str| log.matches(r#""event":"ready""#).count();
+    let before = ready(&log_of(dir));
+    for _look in 0..chance.below(LOOKS_MAX) {
+        assert!(child.try_wait().unwrap().is_none(), "it went by itself; its log: {}", log_of(dir));
+    }
+    let in_time = ready(&log_of(dir)) == before;
+    signal(&child, "TERM");
+    let status = child.wait().unwrap();
+    // Until it listens to signals one ends it; from then on it starts, and stops cleanly.
+    assert!(status.success() || status.signal() == Some(15), "{status}; its log: {}", log_of(dir));
+    in_time
 }
 
 async fn all_gone(clients: &mut JoinSet<()>) {
     while clients.join_next().await.is_some() {}
 }
 
-/// Waits until everything has ended, then holds the store against the clients' ledger and the target's.
+/// Cancels what waits for an hour, waits until everything has ended, then holds the store against the clients' ledger
+/// and the target's.
 async fn reckon(client: &Client, ledger: &Ledger, target: &Target) -> Report {
+    let late = client.all_tasks().await;
+    for task in late.iter().filter(|task| path_of(task) == "later" && task["processed_at"].is_null()) {
+        let cancelled = client.delete(&format!("/tasks/{}", task["task_id"].as_str().unwrap())).await;
+        assert!(cancelled.status.is_success(), "{cancelled:?}");
+    }
+    drop(late);
     let tasks: BTreeMap<String, Value> = loop {
         let tasks = client.all_tasks().await;
         let Some(waiting) = tasks.iter().find(|task| task["processed_at"].is_null()) else {
@@ -139,29 +129,37 @@ async fn reckon(client: &Client, ledger: &Ledger, target: &Target) -> Report {
         };
         client.get(&format!("/tasks/{}?wait=60s", waiting["task_id"].as_str().unwrap())).await;
     };
-    let acknowledged = ledger.acknowledged.lock().unwrap().clone();
+    let said = ledger.said();
     let mut report = Report {
-        acknowledged: acknowledged.len(),
-        lost: acknowledged.iter().filter(|id| !tasks.contains_key(*id)).cloned().collect(),
+        acknowledged: said.acknowledged.len(),
+        lost: said.acknowledged.iter().filter(|id| !tasks.contains_key(*id)).cloned().collect(),
         unended: Vec::new(),
         too_often: Vec::new(),
-        unexplained: Vec::new(),
+        unexplained: twice(&tasks),
+        undone: undone(&said, &tasks),
         interrupted: 0,
         requests: 0,
+        cancelled: said.cancelled.len(),
+        redriven: said.redriven.len(),
+        repeated: said.repeated,
+        cut_starts: 0,
     };
     for (id, requests) in target.requests() {
         report.requests += requests;
-        if requests > MAX_ATTEMPTS {
-            report.too_often.push(format!("{id}: {requests} requests"));
-        }
         let Some(task) = tasks.get(&id) else {
             report.unexplained.push(format!("{id}: called, but unknown"));
             continue;
         };
-        let expected = if task["payload"]["url"].as_str().unwrap().ends_with("flaky") { 2 } else { 1 };
-        if task["status"] != "succeeded" && task["status"] != "dead" {
-            report.unended.push(format!("{id}: {}", task["status"]));
+        let series = task["series"].as_u64().unwrap();
+        if requests > MAX_ATTEMPTS * series {
+            report.too_often.push(format!("{id}: {requests} requests in {series} series"));
         }
+        let expected = match path_of(task) {
+            "ok" => 1,
+            "flaky" | "hang" => 2,
+            "broken" => series,
+            other => panic!("a task for {other} was called: {task}"),
+        };
         if requests <= expected {
             continue;
         }
@@ -174,7 +172,39 @@ async fn reckon(client: &Client, ledger: &Ledger, target: &Target) -> Report {
             report.unexplained.push(format!("{id}: {requests} requests, {interrupted} interrupted"));
         }
     }
+    report.unended = tasks.iter().filter(|(_, task)| !ended_as_it_must(task)).map(|(id, _)| id.clone()).collect();
     report
+}
+
+fn path_of(task: &Value) -> &str {
+    task["payload"]["url"].as_str().unwrap().rsplit('/').next().unwrap()
+}
+
+/// Each kind of task has its end; where crashes cut off every attempt, any may be dead.
+fn ended_as_it_must(task: &Value) -> bool {
+    let status = task["status"].as_str().unwrap();
+    match path_of(task) {
+        "later" => status == "cancelled",
+        "broken" => status == "dead",
+        _ => status == "succeeded" || status == "dead",
+    }
+}
+
+/// Tasks that were accepted twice for one `Idempotency-Key`.
+fn twice(tasks: &BTreeMap<String, Value>) -> Vec<String> {
+    let mut by_key = BTreeMap::new();
+    let keyed = tasks.iter().filter_map(|(id, task)| Some((task["labels"]["key"].as_str()?, id)));
+    keyed.filter_map(|(key, id)| by_key.insert(key, id).map(|other| format!("{key}: {other} and {id}"))).collect()
+}
+
+/// What was acknowledged besides tasks, and is not so.
+fn undone(said: &Said, tasks: &BTreeMap<String, Value>) -> Vec<String> {
+    let of = |ids: &[String], so: &dyn Fn(&Value) -> bool| -> Vec<String> {
+        ids.iter().filter(|id| tasks.get(*id).is_some_and(|task| !so(task))).cloned().collect()
+    };
+    let cancelled = of(&said.cancelled, &|task| task["status"] == "cancelled");
+    let redriven = of(&said.redriven, &|task| task["series"] == 2);
+    [cancelled, redriven].concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,10 +216,10 @@ async fn twenty_kills_lose_nothing_and_repeat_only_what_was_in_flight() {
 }
 
 fn tell(what: &str, report: &Report) {
-    let Report { acknowledged, requests, interrupted, lost, .. } = report;
+    let Report { acknowledged, requests, interrupted, lost, cancelled, redriven, repeated, .. } = report;
     println!(
-        "FIGURES crash: {what}, {acknowledged} acknowledged, {requests} requests, {interrupted} repeats after an \
-         interruption, {} lost, seed {}",
+        "FIGURES crash: {what}, {acknowledged} acknowledged, {cancelled} cancelled, {redriven} redriven, {requests} \
+         requests, {interrupted} repeats after an interruption, {repeated} repeats with a key, {} lost, seed {}",
         lost.len(),
         number("SENDOFF_CRASH_SEED", 1)
     );
@@ -201,14 +231,17 @@ fn nothing_lost(report: &Report, least: u64) {
     assert_eq!(report.unended, Vec::<String>::new(), "not ended");
     assert_eq!(report.too_often, Vec::<String>::new(), "called more than max_attempts times");
     assert_eq!(report.unexplained, Vec::<String>::new(), "repeats that no crash explains");
+    assert_eq!(report.undone, Vec::<String>::new(), "cancelled or redriven, and not so");
+    assert!(report.cancelled > 0 && report.redriven > 0, "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_in_the_middle_of_everything_is_clean_and_loses_nothing() {
     let (cycles, acks) = (number("SENDOFF_CRASH_CYCLES", 4), number("SENDOFF_CRASH_ACKS", 400));
     let report = suite(cycles, acks, Ending::Terminate, &[]).await;
-    tell(&format!("{cycles} stops by SIGTERM"), &report);
+    tell(&format!("{cycles} stops by SIGTERM and {} during starts", report.cut_starts), &report);
     nothing_lost(&report, cycles * acks);
+    assert!(report.cut_starts > 0, "{report:?}");
     assert_eq!(report.interrupted, 0, "what ran could end within the grace");
 }
 

@@ -20,7 +20,7 @@ async fn a_second_process_is_refused_until_the_first_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let first = Process::start(dir.path(), &[]);
     refused(dir.path(), first.id());
-    first.signal("STOP");
+    first.stand_still();
     refused(dir.path(), first.id());
     first.signal("CONT");
     assert!(first.client.get("/tasks").await.status.is_success(), "the first was not disturbed");

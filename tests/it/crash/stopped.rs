@@ -28,7 +28,7 @@ async fn a_process_that_stands_still_goes_on_and_calls_nobody_twice_at_once() {
     let waits = process.client.post("/tasks", &task("/waits", "200ms")).await.body;
     target.requests_at_least(1).await;
 
-    process.signal("STOP");
+    process.stand_still();
     let once = || {
         let request = process.client.request(Method::POST, "/tasks").header("idempotency-key", "once");
         let request = request.header("content-type", "application/json");

@@ -18,7 +18,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// `/ok` answers 200, `/flaky` answers 500 to the first request for a task and 200 to all others.
+    /// `/flaky` answers 500 to the first request for a task, `/hang` nothing; `/broken` answers 404 to all. Every other
+    /// answer is 200.
     pub(super) async fn start() -> Self {
         let counts = Counts::default();
         let router = Router::new().fallback(answer).with_state(Arc::clone(&counts));
@@ -41,9 +42,16 @@ impl Target {
 
 async fn answer(State(counts): State<Counts>, uri: Uri, headers: HeaderMap) -> StatusCode {
     let id = headers.get("sendoff-task-id").and_then(|id| id.to_str().ok()).unwrap_or("?").to_owned();
-    let mut counts = counts.lock().expect("not poisoned");
-    let requests = counts.entry(id).or_default();
-    *requests += 1;
-    let first = *requests == 1;
-    if uri.path() == "/flaky" && first { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }
+    let first = {
+        let mut counts = counts.lock().expect("not poisoned");
+        let requests = counts.entry(id).or_default();
+        *requests += 1;
+        *requests == 1
+    };
+    match uri.path() {
+        "/flaky" if first => StatusCode::INTERNAL_SERVER_ERROR,
+        "/hang" if first => std::future::pending().await,
+        "/broken" => StatusCode::NOT_FOUND,
+        _ => StatusCode::OK,
+    }
 }

@@ -2,8 +2,10 @@
 //!
 //! Each target is a plain function over bytes ([`targets`]) that asserts a property. Here it gets every file of
 //! `tests/fuzz/corpus/<target>` and, of each, `SENDOFF_FUZZ_CASES` mutations drawn from `SENDOFF_FUZZ_SEED`.
-//! Requests go to a whole server ([`requests`]), because the shape of a task is the API's own affair.
+//! Requests go to a whole server ([`requests`]), because the shape of a task is the API's own affair, and records are
+//! changed under a real store ([`records`]). `.ci/fuzz` runs the same functions under libFuzzer (`tests/fuzz`).
 
+mod records;
 mod requests;
 mod targets;
 
@@ -12,6 +14,7 @@ use std::path::Path;
 
 use sendoff::clock::Chance;
 
+use crate::support::server::TestServer;
 use crate::support::suites;
 
 /// The bytes of every file of a target's corpus, in the order of their names.
@@ -97,6 +100,23 @@ fn names_and_ids_read_back_as_they_were_written() {
 }
 
 #[test]
+fn a_retry_after_is_a_delay_or_nothing() {
+    run("retry_after", 300, targets::retry_after);
+}
+
+#[test]
+fn a_cursor_has_one_spelling() {
+    run("cursors", 300, targets::cursors);
+}
+
+#[test]
+fn a_changed_record_is_told_as_damage_or_read_as_it_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let ground = records::Ground::new(dir.path());
+    run("records", 30, |input| records::records(input, &ground));
+}
+
+#[test]
 fn no_spelling_of_an_address_gets_past_the_egress_policy() {
     run("urls", 300, targets::urls);
 }
@@ -111,7 +131,10 @@ fn a_configuration_is_refused_in_words_or_shown_as_it_was_read() {
 async fn a_request_is_refused_as_the_clients_fault_or_accepted_and_found_again() {
     let inputs = inputs("tasks", 5);
     println!("tasks: {} inputs from seed {}", inputs.len(), seed());
-    requests::run(&inputs).await;
+    let server = TestServer::start().await;
+    for input in &inputs {
+        requests::requests(input, &server).await;
+    }
     println!("FIGURES fuzz: tasks, {} inputs, 0 violations, seed {}", inputs.len(), seed());
 }
 

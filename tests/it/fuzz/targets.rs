@@ -3,11 +3,14 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
+use sendoff::api::cursor;
 use sendoff::config::{EgressConfig, FileSource, Flags, Loaded, Sources, load, show};
 use sendoff::security::egress::EgressPolicy;
 use sendoff::task::limits::{NAME_LEN_MAX, TASK_NAME_LEN_MAX};
 use sendoff::task::{QueueName, Span, TaskId, TaskName, WallMs};
+use sendoff::worker::handler::http::retry_after as delay;
 use url::{Host, Url};
 
 /// The longest complaint about one value, in characters: what was given is clipped in it.
@@ -40,6 +43,27 @@ pub(super) fn names(input: &[u8]) {
     if let Some(id) = TaskId::parse(text) {
         assert_eq!(TaskId::parse(&id.to_string()), Some(id), "{text:?}");
         assert!(id.to_string().eq_ignore_ascii_case(text), "{text:?} is read as {id}");
+    }
+}
+
+/// A delay or nothing; seconds as they were said.
+pub(super) fn retry_after(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let now = WallMs::new(1_795_000_000_000);
+    let (read, later) = (delay(text, now), delay(text, now.plus(Duration::from_secs(60))));
+    match text.trim().parse::<u64>() {
+        Ok(secs) if !text.contains('+') => assert_eq!((read, later), (Some(Span::from_secs(secs)), read), "{text:?}"),
+        // A date comes nearer, and then it has passed.
+        Ok(_) | Err(_) => assert_eq!(read.is_some(), later.is_some(), "{text:?}"),
+    }
+    assert!(later <= read, "{text:?}: {read:?}, a minute later {later:?}");
+}
+
+/// What reads as a cursor has no other spelling.
+pub(super) fn cursors(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Some(key) = cursor::read(text) {
+        assert_eq!(cursor::text(key), text);
     }
 }
 

@@ -26,6 +26,7 @@ async fn made(server: &TestServer, asked: &Value) -> (String, String) {
     let made = server.client.post("/keys", asked).await;
     assert_eq!(made.status, 201, "{:?}", made.body);
     assert_eq!(made.headers["cache-control"], "no-store");
+    assert_eq!(made.headers["x-content-type-options"], "nosniff");
     let text = |field: &str| made.body[field].as_str().expect("text").to_owned();
     (text("id"), text("key"))
 }

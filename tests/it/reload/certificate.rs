@@ -17,20 +17,27 @@ use crate::support::server::{Home, TestServer, install_provider};
 use crate::support::target::Target;
 
 /// A CA with one certificate for `127.0.0.1`.
-struct Authority {
-    ca: String,
-    certificate: String,
-    key: String,
+pub(super) struct Authority {
+    pub(super) ca: String,
+    pub(super) certificate: String,
+    pub(super) key: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
+        Self::until(2099)
+    }
+
+    /// Whose certificate ends with the beginning of this year.
+    pub(super) fn until(year: i32) -> Self {
         install_provider();
         let mut params = rcgen::CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let ca = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
-        let leaf = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+        let mut params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let leaf = params.signed_by(&key, &ca).unwrap();
         Self { ca: ca.pem(), certificate: leaf.pem(), key: key.serialize_pem() }
     }
 
@@ -42,17 +49,17 @@ impl Authority {
 }
 
 /// Where a configured pair lies.
-struct Pair {
-    certificate: PathBuf,
-    key: PathBuf,
+pub(super) struct Pair {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
 }
 
 impl Pair {
-    fn in_dir(dir: &Path) -> Self {
+    pub(super) fn in_dir(dir: &Path) -> Self {
         Self { certificate: dir.join("served.pem"), key: dir.join("served.key") }
     }
 
-    fn write(&self, certificate: &str, key: &str) {
+    pub(super) fn write(&self, certificate: &str, key: &str) {
         std::fs::write(&self.certificate, certificate).unwrap();
         std::fs::write(&self.key, key).unwrap();
         std::fs::set_permissions(&self.key, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -60,11 +67,11 @@ impl Pair {
 }
 
 /// One connection, kept open.
-struct Wire(TlsStream<TcpStream>);
+pub(super) struct Wire(TlsStream<TcpStream>);
 
 impl Wire {
     /// A new connection, by a client that has never been here and trusts `ca`, to the server as `name`.
-    async fn open(server: &TestServer, ca: &str, name: &str) -> std::io::Result<Self> {
+    pub(super) async fn open(server: &TestServer, ca: &str, name: &str) -> std::io::Result<Self> {
         let address: SocketAddr = server.client.url().trim_start_matches("https://").parse().unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
@@ -80,7 +87,7 @@ impl Wire {
     }
 
     /// Asks for `/healthz` on this very connection.
-    async fn is_well(&mut self) -> bool {
+    pub(super) async fn is_well(&mut self) -> bool {
         self.0.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -95,7 +102,7 @@ impl Wire {
 }
 
 /// A server that serves `first` from files, and where they lie.
-async fn serving(first: &Authority) -> (TestServer, Pair) {
+pub(super) async fn serving(first: &Authority) -> (TestServer, Pair) {
     let home = Home::new();
     let pair = Pair::in_dir(home.path());
     pair.write(&first.certificate, &first.key);

@@ -4,6 +4,7 @@
 
 mod certificate;
 mod signal;
+mod watch;
 
 use std::time::Duration;
 

@@ -40,33 +40,7 @@ fn names() -> Vec<Change> {
 fn task(n: u32) -> Header {
     let noon = WallMs::parse("2026-11-24T12:00:00Z").unwrap();
     let key = KeyCounter::after(None, 0).next(noon).offset(n);
-    Header {
-        key,
-        tail: IdTail::new(0xfeed_0000 + u64::from(n)),
-        queue: DEFAULT,
-        lane: LANE,
-        status: Status::Queued,
-        priority: Priority::default(),
-        ahead: false,
-        due_on_wall: false,
-        series: 1,
-        attempts: 0,
-        attempts_total: 0,
-        interruptions: 0,
-        epoch: 1,
-        lease: None,
-        lease_until: None,
-        due: noon,
-        expires_at: None,
-        give_up_at: None,
-        first_dispatched_at: None,
-        submitted_at: noon,
-        changed_at: noon,
-        last_class: None,
-        last_http_status: None,
-        dead_reason: None,
-        payload_bytes: 9,
-    }
+    Header { payload_bytes: 9, ..Header::accepted(key, IdTail::new(0xfeed_0000 + u64::from(n)), (DEFAULT, LANE), noon) }
 }
 
 fn body() -> Body {

@@ -1,11 +1,15 @@
 //! A client as a user would write one: the CA, the key, JSON.
 
 use std::path::Path;
+use std::time::Duration;
 
 use reqwest::{Certificate, Method, StatusCode};
 use serde_json::Value;
 
 use super::contract;
+
+/// How long an answer may take, long polls included: whatever hangs is to fail, and not to hang the suite.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// See the module.
 #[derive(Clone)]
@@ -27,7 +31,7 @@ impl Client {
     /// A client of the server at `url`, trusting the CA in `ca`, with the key in `key_file`.
     pub(crate) fn of(url: &str, ca: &Path, key_file: &Path) -> Self {
         let key = std::fs::read_to_string(key_file).expect("the admin key").trim().to_owned();
-        let mut builder = reqwest::Client::builder().no_proxy();
+        let mut builder = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
         if let Ok(pem) = std::fs::read(ca) {
             builder = builder.tls_certs_only([Certificate::from_pem(&pem).expect("a certificate")]);
         }

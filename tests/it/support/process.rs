@@ -73,6 +73,14 @@ impl Process {
         signal(&self.child, name);
     }
 
+    /// Stops it (SIGSTOP), and waits until all of it stands still: the signal alone takes a busy machine its time.
+    pub(crate) fn stand_still(&self) {
+        self.signal("STOP");
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let stopped = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::UNTRACED);
+        assert!(stopped.unwrap().is_some_and(|(_, status)| status.stopped()), "it ended instead");
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(mut self) -> ExitStatus {
         self.child.wait().expect("it ends")

@@ -12,8 +12,8 @@ use sendoff::task::header::NameId;
 use sendoff::task::limits::{RESPONSE_DRAIN_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX};
 use sendoff::task::name::TaskName;
 use sendoff::task::{
-    Body, Header, IdTail, KeyCounter, LaneName, LeaseKind, Outcome, OutcomeClass, Priority, QueueName, RetryOverrides,
-    Span, Status, TaskType, WallMs,
+    Body, Header, IdTail, KeyCounter, LaneName, LeaseKind, Outcome, OutcomeClass, QueueName, RetryOverrides, Span,
+    Status, TaskType, WallMs,
 };
 use sendoff::worker::handler::http::HttpHandler;
 use sendoff::worker::handler::{AttemptContext, CheckError, Handler, Handlers};
@@ -117,31 +117,18 @@ fn task_type(text: &str) -> TaskType {
 fn header() -> Header {
     let noon = WallMs::parse(NOON).unwrap();
     Header {
-        key: KeyCounter::after(None, 0).next(noon),
-        tail: IdTail::new(Chance::from_seed(1).draw()),
-        queue: NameId(1),
-        lane: NameId(2),
         status: Status::Running,
-        priority: Priority::default(),
-        ahead: false,
-        due_on_wall: false,
-        series: 1,
         attempts: 1,
         attempts_total: 1,
-        interruptions: 0,
         epoch: 7,
         lease: Some(LeaseKind::Pool),
-        lease_until: None,
-        due: noon,
-        expires_at: None,
-        give_up_at: None,
         first_dispatched_at: Some(noon),
-        submitted_at: noon,
-        changed_at: noon,
-        last_class: None,
-        last_http_status: None,
-        dead_reason: None,
-        payload_bytes: 0,
+        ..Header::accepted(
+            KeyCounter::after(None, 0).next(noon),
+            IdTail::new(Chance::from_seed(1).draw()),
+            (NameId(1), NameId(2)),
+            noon,
+        )
     }
 }
 

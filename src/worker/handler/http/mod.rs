@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+pub use self::answer::retry_after;
 pub use self::payload::FIELDS;
 use self::payload::HttpPayload;
 use super::{AttemptContext, CheckError, Handler};
