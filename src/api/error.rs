@@ -7,16 +7,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::queue::command::{AcceptError, EngineError, TaskActionError};
-use crate::queue::handle::{BulkError, WaitError};
-use crate::queue::store::{CommitError, Damage, StoreError};
-use crate::security::key_ring::AddError;
+use crate::security::jwt::TokenFault;
 use crate::security::scope::Scope;
-use crate::task::Fault;
-use crate::task::limits::AUTH_FAILURE_EVERY;
+use crate::task::limits::{AUTH_FAILURE_EVERY, ISSUER_FAILURE_KEPT};
+use crate::task::{Fault, Span};
 
 use super::openapi::refusals::ProblemCode;
-use super::state::KeyChangeError;
 
 /// The stable code of a problem; documented in `docs/api.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,11 +50,12 @@ pub(super) enum Code {
     StorageFull,
     StorageUnavailable,
     NotReady,
+    IssuerUnavailable,
 }
 
 impl Code {
     /// Every code, in the order of their statuses.
-    pub(super) const ALL: [Self; 33] = [
+    pub(super) const ALL: [Self; 34] = [
         Self::MalformedJson,
         Self::InvalidQuery,
         Self::InvalidIdempotencyKey,
@@ -92,6 +89,7 @@ impl Code {
         Self::StorageFull,
         Self::StorageUnavailable,
         Self::NotReady,
+        Self::IssuerUnavailable,
     ];
 
     /// The word, the status, the title.
@@ -104,8 +102,8 @@ impl Code {
                 ("invalid_idempotency_key", S::BAD_REQUEST, "the Idempotency-Key is not valid")
             }
             Self::BodyUnreadable => ("body_unreadable", S::BAD_REQUEST, "the body could not be read"),
-            Self::Unauthenticated => ("unauthenticated", S::UNAUTHORIZED, "an API key is needed"),
-            Self::InsufficientScope => ("insufficient_scope", S::FORBIDDEN, "the API key's scopes do not allow this"),
+            Self::Unauthenticated => ("unauthenticated", S::UNAUTHORIZED, "an API key or a token is needed"),
+            Self::InsufficientScope => ("insufficient_scope", S::FORBIDDEN, "your scopes do not allow this"),
             Self::NotFound => ("not_found", S::NOT_FOUND, "not found"),
             Self::NoSuchRoute => ("no_such_route", S::NOT_FOUND, "there is nothing at this path"),
             Self::MethodNotAllowed => ("method_not_allowed", S::METHOD_NOT_ALLOWED, "this method is not allowed here"),
@@ -128,7 +126,7 @@ impl Code {
                 ("idempotency_mismatch", S::UNPROCESSABLE_ENTITY, "the Idempotency-Key was used for something else")
             }
             Self::QueueFull => ("queue_full", S::TOO_MANY_REQUESTS, "the queue is full"),
-            Self::AuthRateLimited => ("auth_rate_limited", S::TOO_MANY_REQUESTS, "too many wrong API keys"),
+            Self::AuthRateLimited => ("auth_rate_limited", S::TOO_MANY_REQUESTS, "too many wrong API keys or tokens"),
             Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "the server made a mistake"),
             Self::UnknownOutcome => {
                 ("unknown_outcome", S::INTERNAL_SERVER_ERROR, "it is not known whether this was done")
@@ -141,6 +139,9 @@ impl Code {
                 ("storage_unavailable", S::SERVICE_UNAVAILABLE, "the store cannot be read at the moment")
             }
             Self::NotReady => ("not_ready", S::SERVICE_UNAVAILABLE, "the server is not ready"),
+            Self::IssuerUnavailable => {
+                ("issuer_unavailable", S::SERVICE_UNAVAILABLE, "the issuer of the token cannot be asked for its keys")
+            }
         }
     }
 
@@ -167,11 +168,18 @@ impl Code {
             Some(5)
         } else if self == Self::AuthRateLimited {
             // A refused attempt is not counted: after this long there is room for one.
-            Some(u32::try_from(AUTH_FAILURE_EVERY.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX))
+            Some(secs(AUTH_FAILURE_EVERY))
+        } else if self == Self::IssuerUnavailable {
+            Some(secs(ISSUER_FAILURE_KEPT))
         } else {
             (self == Self::StorageFull).then_some(30)
         }
     }
+}
+
+/// As whole seconds, no shorter.
+fn secs(span: Span) -> u32 {
+    u32::try_from(span.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX)
 }
 
 /// Where in a request a fault is.
@@ -204,6 +212,8 @@ pub(super) struct Problem {
     errors: Vec<Item>,
     challenge: Option<Cow<'static, str>>,
     cause: Option<String>,
+    /// Seconds after which a repeat makes sense, where that is known better than by the code.
+    retry_after_secs: Option<u32>,
 }
 
 /// A refusal (RFC 9457), in the order people read it.
@@ -232,7 +242,7 @@ pub(super) struct ProblemBody<'a> {
 impl Problem {
     /// A problem with a sentence about this occurrence.
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), challenge: None, cause: None }
+        Self { code, detail: detail.into(), errors: Vec::new(), challenge: None, cause: None, retry_after_secs: None }
     }
 
     /// Faults of the body. `code` is their common kind.
@@ -284,11 +294,24 @@ impl Problem {
         Self { challenge: Some(Cow::Borrowed(challenge)), ..Self::new(Code::Unauthenticated, detail) }
     }
 
-    /// A key that may do other things: RFC 6750 section 3.1.
+    /// A token that is not accepted: RFC 6750 section 3.1.
+    pub(super) fn token_refused(fault: TokenFault) -> Self {
+        let challenge = format!(r#"Bearer error="invalid_token", error_description="{fault}""#);
+        let detail = format!("this token is not accepted: {fault}");
+        Self { challenge: Some(Cow::Owned(challenge)), ..Self::new(Code::Unauthenticated, detail) }
+    }
+
+    /// A token of which nobody can tell whether it is good.
+    pub(super) fn issuer_unavailable(again: Span) -> Self {
+        let detail = "the issuer of this token did not tell its keys: send it again, or use an API key";
+        Self { retry_after_secs: Some(secs(again).max(1)), ..Self::new(Code::IssuerUnavailable, detail) }
+    }
+
+    /// A caller who may do other things: RFC 6750 section 3.1.
     pub(super) fn insufficient_scope(needed: Scope) -> Self {
         let needed = needed.as_str();
         let challenge = format!(r#"Bearer error="insufficient_scope", scope="{needed}""#);
-        let detail = format!("this needs an API key with the scope `{needed}`");
+        let detail = format!("this needs the scope `{needed}`");
         Self { challenge: Some(Cow::Owned(challenge)), ..Self::new(Code::InsufficientScope, detail) }
     }
 
@@ -323,7 +346,12 @@ impl Problem {
     /// A mistake of ours.
     pub(super) fn internal(cause: impl Into<String>) -> Self {
         let detail = "whether the request was carried out is not known: repeat it with the same Idempotency-Key";
-        Self { cause: Some(cause.into()), ..Self::new(Code::Internal, detail) }
+        Self::new(Code::Internal, detail).because(cause)
+    }
+
+    /// The same with what lies behind it.
+    pub(super) fn because(self, cause: impl Into<String>) -> Self {
+        Self { cause: Some(cause.into()), ..self }
     }
 
     /// Its stable code.
@@ -351,122 +379,6 @@ impl Problem {
         // Strings and numbers only: there is nothing in it that could not be written.
         serde_json::to_vec(&body).unwrap_or_default()
     }
-
-    /// Why tasks were not accepted; `in_batch` says whether pointers start with the task's index.
-    pub(super) fn accept(error: AcceptError, in_batch: bool) -> Self {
-        let pointer =
-            |index: usize, field: &str| if in_batch { format!("/{index}/{field}") } else { format!("/{field}") };
-        let text = error.to_string();
-        match error {
-            AcceptError::UnknownQueue { index, nearest, .. } => {
-                let hint = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-                Self::faults(Code::UnknownQueue, vec![Fault::new(pointer(index, "queue"), text + &hint)])
-            }
-            AcceptError::RetryPolicy { index, .. } => {
-                Self::faults(Code::InvalidTask, vec![Fault::new(pointer(index, "retry"), text)])
-            }
-            AcceptError::NameTaken { index, .. } => {
-                Self::faults(Code::TaskIdTaken, vec![Fault::new(pointer(index, "task_id"), text)])
-            }
-            AcceptError::KeyDamaged(damage) => damage.into(),
-            AcceptError::IdempotencyMismatch => Self::new(Code::IdempotencyMismatch, text),
-            AcceptError::QueueFull { .. } => Self::new(Code::QueueFull, text),
-            AcceptError::StorageFull { .. } => Self::new(Code::StorageFull, text),
-            AcceptError::Engine(error) => error.into(),
-        }
-    }
-}
-
-impl From<EngineError> for Problem {
-    fn from(error: EngineError) -> Self {
-        match error {
-            EngineError::Busy => Self::new(Code::Busy, "nothing was done: try again soon"),
-            EngineError::Stopping => Self::new(Code::Stopping, "nothing was done: try again when it is back"),
-            EngineError::Unknown => Self::new(
-                Code::UnknownOutcome,
-                "the server stopped before it could tell: repeat the request, with the same Idempotency-Key if it had one",
-            ),
-        }
-    }
-}
-
-impl From<TaskActionError> for Problem {
-    fn from(error: TaskActionError) -> Self {
-        match error {
-            TaskActionError::NotFound => Self::no_task(),
-            TaskActionError::KeyDamaged(damage) => damage.into(),
-            TaskActionError::WrongState { .. } => Self::new(Code::WrongState, error.to_string()),
-            TaskActionError::Engine(error) => error.into(),
-        }
-    }
-}
-
-impl From<Damage> for Problem {
-    fn from(Damage { what }: Damage) -> Self {
-        let text = "the record of this task_id or Idempotency-Key is damaged: see the server's log";
-        Self { cause: Some(what), ..Self::new(Code::StorageDamaged, text) }
-    }
-}
-
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        let problem = match &error {
-            StoreError::Corrupt { .. } => Self::new(Code::StorageDamaged, "the store is damaged: see the server's log"),
-            StoreError::Unavailable(_) | StoreError::InUse { .. } | StoreError::Format { .. } => {
-                Self::new(Code::StorageUnavailable, "the store could not be read: see the server's log")
-            }
-        };
-        Self { cause: Some(with_sources(&error)), ..problem }
-    }
-}
-
-impl From<KeyChangeError> for Problem {
-    fn from(error: KeyChangeError) -> Self {
-        match error {
-            KeyChangeError::Add(AddError::Full) => Self::new(Code::TooManyKeys, error.to_string()),
-            KeyChangeError::Add(AddError::Taken) => Self::new(Code::Busy, "nothing was done: try again"),
-            KeyChangeError::NotFound => Self::no_key(),
-            KeyChangeError::Commit(CommitError::Full) => {
-                Self::new(Code::StorageFull, "nothing was done: the disk is full")
-            }
-            KeyChangeError::Commit(error @ (CommitError::Unknown(_) | CommitError::Fenced { .. })) => Self {
-                cause: Some(with_sources(&error)),
-                ..Self::new(
-                    Code::UnknownOutcome,
-                    "the store failed: look, when the server is back, which keys there are",
-                )
-            },
-        }
-    }
-}
-
-impl From<BulkError> for Problem {
-    fn from(error: BulkError) -> Self {
-        match error {
-            BulkError::Engine(error) => error.into(),
-            BulkError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<WaitError> for Problem {
-    fn from(error: WaitError) -> Self {
-        match error {
-            WaitError::Engine(error) => error.into(),
-            WaitError::Store(error) => error.into(),
-        }
-    }
-}
-
-/// An error with everything that lies behind it, on one line.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 impl IntoResponse for Problem {
@@ -477,7 +389,7 @@ impl IntoResponse for Problem {
         if let Some(challenge) = self.challenge.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if let Some(secs) = self.code.retry_after_secs() {
+        if let Some(secs) = self.retry_after_secs.or(self.code.retry_after_secs()) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
         }
         response.extensions_mut().insert(self);
@@ -488,6 +400,9 @@ impl IntoResponse for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::command::EngineError;
+    use crate::queue::handle::{BulkError, WaitError};
+    use crate::queue::store::StoreError;
 
     #[test]
     fn every_code_is_documented_with_its_status() {
@@ -495,7 +410,7 @@ mod tests {
         let docs = include_str!("../../docs/api.md");
         let names = source.split("fn row(").nth(1).unwrap().split("/// The public word.").next().unwrap();
         let codes: Vec<_> = names.split("(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
-        assert_eq!(codes.len(), 33, "{codes:?}");
+        assert_eq!(codes.len(), 34, "{codes:?}");
         let missing: Vec<_> = codes.iter().filter(|code| !docs.contains(&format!("| `{code}` |"))).collect();
         assert!(missing.is_empty(), "docs/api.md does not explain {missing:?}");
     }

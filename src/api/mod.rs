@@ -20,6 +20,7 @@ mod docs;
 #[cfg(test)]
 mod door_tests;
 mod error;
+mod error_causes;
 mod extract;
 mod keys;
 mod layers;
@@ -42,6 +43,6 @@ mod wire_view;
 pub use access::Caller;
 pub use router::{metrics_only, router};
 pub use state::{
-    Access, Api, Authenticate, Authentication, ChangeKeys, CheckPayload, KeyChange, KeyChangeError, MetricsText,
-    OnAccess, PayloadBytesMax, PayloadError, Ready, Wiring,
+    Access, Api, Authenticate, AuthenticateToken, Authentication, ChangeKeys, CheckPayload, KeyChange, KeyChangeError,
+    MetricsText, OnAccess, PayloadBytesMax, PayloadError, Ready, Wiring,
 };

@@ -21,6 +21,7 @@ use crate::queue::store::{
     Store, StoreError, TaskRecord, UniqueId,
 };
 use crate::security::api_key::{AdminKey, KeyRecord};
+use crate::security::jwt::TokenFault;
 use crate::security::key_ring::KeyRing;
 use crate::security::scope::Scopes;
 use crate::task::header::NameId;
@@ -206,6 +207,17 @@ fn recognised(key: &str) -> Authentication {
     }
 }
 
+/// `good.to.ken` may do nothing; nobody can tell of `some.or.other`.
+fn token_told(token: &str) -> Authentication {
+    match token {
+        "good.to.ken" => {
+            Authentication::Granted(Caller { id: Arc::from("token"), scopes: Arc::new(Scopes::union([])) })
+        }
+        "some.or.other" => Authentication::IssuerUnavailable(Span::from_millis(4_200)),
+        _ => Authentication::TokenRefused(TokenFault::Expired),
+    }
+}
+
 /// A ring with an admin key.
 fn ring() -> Arc<KeyRing> {
     let dir = tempfile::tempdir().unwrap();
@@ -244,6 +256,7 @@ pub(super) fn bench(
         chance: Chance::from_seed(1),
         check_payload: check(),
         authenticate: Arc::new(|key, _| recognised(key)),
+        authenticate_token: Arc::new(|token, _| Box::pin(std::future::ready(token_told(&token)))),
         keys: ring(),
         change_keys: Arc::new(|_, _| Box::pin(async { Ok(()) })),
         metrics: Arc::new(|_, _| "# EOF\n".to_owned()),

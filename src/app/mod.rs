@@ -5,6 +5,7 @@
 //! answered → API closed → engine's last commit → pool → store closed. Until the API is closed, it goes on accepting.
 //! `reload`: everything that may fail is prepared → the engine commits → the rest is put in force.
 
+mod callers;
 mod certificate;
 mod keys;
 mod reload;
@@ -34,6 +35,7 @@ use crate::security::http_client::OutgoingClients;
 use crate::security::server_tls::{ServerTls, TlsFacts};
 use crate::worker::pool::Pool;
 
+use callers::Callers;
 use keys::Keys;
 
 pub use reload::{OnRefused, ReadConfig, ReloadError, Reloads};
@@ -54,6 +56,7 @@ pub struct App {
     metrics_server: Option<ServerHandle>,
     tls: Option<Arc<ServerTls>>,
     renewal: Option<JoinHandle<()>>,
+    callers: Callers,
     keys: Keys,
     key_uses: JoinHandle<()>,
     clients: Arc<OutgoingClients>,

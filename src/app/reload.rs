@@ -150,6 +150,7 @@ impl App {
             }
             tls.replace(next);
         }
+        self.callers.replace(&config.callers);
         self.payload_bytes_max.store(config.payload_bytes_max, Ordering::Relaxed);
         self.config = config;
         let reloaded = ConfigReloaded {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::callers::Callers;
 use super::keys::Keys;
 use super::{App, Facts, certificate, chain, wiring};
 use crate::api::server::{Limits, Server, ServerHandle, Surroundings};
@@ -111,6 +112,7 @@ impl App {
             event.emit(&telemetry);
         }
         let keys = Keys::load(&key, &store, &clock, &telemetry).await.map_err(StartError::Keys)?;
+        let callers = Callers::new(keys.ring(), &config.callers, &clients, &clock, &telemetry);
         let (engine, ports) = Engine::new(machine, Arc::clone(&store), clock.clone(), telemetry.clone());
         let pool = Pool::start(Arc::clone(&handlers), clock.clone(), ports.leases, ports.settles);
         #[expect(clippy::disallowed_methods, reason = "this is the composition root; `stop` awaits the engine's end")]
@@ -123,7 +125,8 @@ impl App {
             clock: clock.clone(),
             chance,
             check_payload: Arc::new(move |task_type, payload| wiring::check(&handlers, task_type, payload)),
-            authenticate: keys.authenticate(),
+            authenticate: callers.authenticate(),
+            authenticate_token: callers.authenticate_token(),
             keys: keys.ring(),
             change_keys: keys.change(),
             metrics: wiring::metrics_text(&telemetry),
@@ -153,6 +156,7 @@ impl App {
             metrics_server,
             tls,
             renewal,
+            callers,
             key_uses: keys.keep_uses_regularly(),
             keys,
             clients,

@@ -24,7 +24,7 @@ pub(super) enum Effect {
 use Effect::{Live, Restart};
 
 /// Every key, or the section or map that it lies in.
-static EFFECTS: [(&str, Effect); 20] = [
+static EFFECTS: [(&str, Effect); 21] = [
     ("server.listen", Restart),
     ("server.public_url", Live),
     ("server.shutdown_grace", Live),
@@ -40,6 +40,7 @@ static EFFECTS: [(&str, Effect); 20] = [
     ("hosts.defaults.max_concurrent", Live),
     ("hosts.overrides", Live),
     ("egress", Live),
+    ("callers", Live),
     ("limits.payload_bytes", Live),
     ("storage.reserve", Restart),
     ("logging.format", Restart),
@@ -294,8 +295,9 @@ mod tests {
             assert!(known.is_some(), "{decided} is no key");
         }
         let tried: Vec<&str> = examples().iter().map(|(key, _, _)| *key).collect();
-        // These three are only right together with another key, and have tests of their own.
-        let apart = ["server.tls.certificate", "server.tls.key", "queue_defaults.retry.stop_when", "queues"];
+        // These are only right together with other keys, and have tests of their own.
+        let apart =
+            ["server.tls.certificate", "server.tls.key", "queue_defaults.retry.stop_when", "queues", "callers.jwt"];
         let untried: Vec<_> = keys.iter().filter(|key| !tried.contains(&key.as_str())).collect();
         assert_eq!(untried, apart);
     }
@@ -369,6 +371,18 @@ mod tests {
             one_line(&found.live),
             "queue_defaults.retry.max_retry_duration: null → 1h; queue_defaults.retry.stop_when: any → all"
         );
+    }
+
+    #[test]
+    fn callers_change_live_grant_by_grant() {
+        let text = "callers: {jwt: {company: {issuer: \"https://a.example\", audience: [sendoff], \
+                    grants: {ops: {claim: groups, value: ops, scopes: [read]}}}}}";
+        let before = config(text);
+        let found = Difference::between(&before, &config(&text.replace("[read]", "[read, manage]")));
+        assert_eq!(one_line(&found.live), "callers.jwt.company.grants.ops.scopes: [read] → [read, manage]");
+        let found = Difference::between(&Config::default(), &before);
+        assert!(found.restart.is_empty());
+        assert!(paths(&found.live).iter().all(|path| path.starts_with("callers.jwt.company.")), "{found:?}");
     }
 
     #[test]

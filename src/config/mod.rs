@@ -10,6 +10,7 @@
 //! itself lies, so that the file and the flags mean the same by the same words.
 
 mod address;
+mod callers;
 mod diff;
 mod fault;
 mod load;
@@ -26,6 +27,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use callers::{CallersConfig, ClaimGrant, IssuerConfig, is_trustworthy};
 pub use diff::{Change, Difference, in_force, one_line};
 pub use fault::{ConfigFault, ConfigFaults, Origin};
 pub use load::{DEFAULT_FILE, FileSource, Flags, Loaded, Sources, environment, load, load_again, variable};

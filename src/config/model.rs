@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use super::callers::CallersConfig;
 use crate::task::limits;
 use crate::task::{LaneName, PriorityOrder, QueueName, RetryPolicy, Span};
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub hosts: HostsConfig,
     /// Which addresses may be called.
     pub egress: EgressConfig,
+    /// Who may call us besides the holders of API keys.
+    pub callers: CallersConfig,
     /// The largest payload of one task, in bytes.
     pub payload_bytes_max: u64,
     /// Disk space.
@@ -223,6 +226,7 @@ impl Default for Config {
             workers: WorkersConfig { max_concurrent: 1_024 },
             hosts: HostsConfig { defaults: HostConfig { max_concurrent: 64 }, overrides: BTreeMap::new() },
             egress: EgressConfig { http: true, loopback: true, ..EgressConfig::default() },
+            callers: CallersConfig::default(),
             payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
             storage: StorageConfig { reserve: None },
             logging: LoggingConfig { format: LogFormat::Auto, level: "info".to_owned() },

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::callers;
 use super::fault::child;
 use super::load::Loaded;
 use super::model::Config;
@@ -31,6 +32,7 @@ const SIZE: &str = r"^\d+(B|[KMGT]i?B|kB)?$";
 const SOCKET: &str = r"^(\d{1,3}(\.\d{1,3}){3}|\[[0-9A-Fa-f:.]+\]):\d{1,5}$";
 const WEB_URL: &str = "^[Hh][Tt][Tt][Pp][Ss]?://[^?#@ ]+$";
 const NAME: &str = "^[A-Za-z0-9._-]{1,128}$";
+const SCOPE: &str = "^(enqueue|read|read_payload|manage|redrive|metrics|admin)(:[A-Za-z0-9._*-]{1,128})?$";
 const STATUS: &str = "^[1-5][0-9][0-9]$";
 
 /// Of what kind a value is. Bounds are included.
@@ -51,9 +53,15 @@ enum Kind {
     Level,
     /// A network, an address or a host name.
     EgressEntry,
+    /// A text that callers' tokens are compared with.
+    CallerText,
+    /// A scope, perhaps limited to queues.
+    ScopeText,
 }
 
-use Kind::{EgressEntry, Level, Number, Path, Size, Socket, SpanOr, Truth, WebUrl, Whole, Words};
+use Kind::{
+    CallerText, EgressEntry, Level, Number, Path, ScopeText, Size, Socket, SpanOr, Truth, WebUrl, Whole, Words,
+};
 
 const MS: Span = Span::from_millis(1);
 const ZERO: Span = Span::from_millis(0);
@@ -101,6 +109,13 @@ const VALUES: &[(&str, bool, Kind)] = &[
     ("egress.deny", false, EgressEntry),
     ("egress.http", false, Truth),
     ("egress.ca_files", false, Path),
+    ("callers.jwt.*.issuer", false, WebUrl),
+    ("callers.jwt.*.audience", false, CallerText),
+    ("callers.jwt.*.jwks_url", true, WebUrl),
+    ("callers.jwt.*.algorithms", false, Words(&callers::ALGORITHM_WORDS)),
+    ("callers.jwt.*.grants.*.claim", false, CallerText),
+    ("callers.jwt.*.grants.*.value", false, CallerText),
+    ("callers.jwt.*.grants.*.scopes", false, ScopeText),
     ("limits.payload_bytes", false, Size(1, limits::PAYLOAD_BYTES_MAX)),
     ("storage.reserve", true, Size(limits::RESERVE_BYTES_MIN, limits::BYTES_KEPT_MAX)),
     ("logging.format", false, Words(&["auto", "text", "json"])),
@@ -154,7 +169,10 @@ impl Writer {
     }
 
     fn described(&self, path: &str) -> String {
-        self.descriptions.get(path).cloned().unwrap_or_default()
+        // The documented file has nobody whose keys could be described there.
+        let of_callers = || callers::DESCRIBED.iter().find(|(known, _)| *known == path);
+        let described = self.descriptions.get(path).cloned();
+        described.or_else(|| of_callers().map(|(_, told)| (*told).to_owned())).unwrap_or_default()
     }
 }
 
@@ -184,13 +202,21 @@ fn value(path: &str) -> Map<String, Value> {
 
 fn list(path: &str) -> Map<String, Value> {
     let items = kind(path).map(|(_, kind)| kind.schema()).unwrap_or_default();
-    object(json!({"type": ["array", "null"], "items": items, "maxItems": limits::EGRESS_ENTRIES_MAX}))
+    let most = match path {
+        "callers.jwt.*.audience" => limits::CALLER_AUDIENCES_MAX,
+        "callers.jwt.*.algorithms" => callers::ALGORITHM_WORDS.len(),
+        "callers.jwt.*.grants.*.scopes" => limits::KEY_SCOPES_MAX,
+        _ => limits::EGRESS_ENTRIES_MAX,
+    };
+    object(json!({"type": ["array", "null"], "items": items, "maxItems": most}))
 }
 
 /// A map whose keys are the user's names, each of which has the schema `each`.
 fn named(path: &str, each: &Map<String, Value>) -> Map<String, Value> {
     let (names, most) = match path {
         "queues" => (NAME, limits::QUEUES_MAX),
+        "callers.jwt" => (NAME, limits::CALLER_ISSUERS_MAX),
+        "callers.jwt.*.grants" => (NAME, limits::CALLER_GRANTS_MAX),
         "hosts.overrides" => (WEB_URL, limits::HOST_OVERRIDES_MAX),
         _ => (STATUS, 500),
     };
@@ -229,6 +255,8 @@ impl Kind {
                 {"type": "string", "pattern": r"[=,\[A-Z]"},
             ]}),
             EgressEntry => json!({"type": "string", "pattern": "^[^*@ ]+$"}),
+            CallerText => json!({"type": "string", "minLength": 1, "maxLength": limits::CALLER_TEXT_LEN_MAX}),
+            ScopeText => json!({"type": "string", "pattern": SCOPE}),
         }
     }
 }
@@ -361,6 +389,7 @@ queues: {mail: {priority_aging: strict, max_bytes: 5GiB, retry: {on_status: {\"4
 hosts: {overrides: {\"https://a.example:443\": {max_concurrent: 2}}}
 egress: {allow: [10.0.0.0/8, a.example, \"::1\"], deny: }
 logging: {level: \"info,sendoff::queue=debug\"}
+callers: {jwt: {a: {issuer: \"https://a.example\", audience: [b], algorithms: [ES256], grants: {c: {claim: d, value: \"e*\", scopes: [\"read:f*\"]}}}}}
 storage:
 ";
         assert_eq!(both(rich), (true, true));
@@ -393,6 +422,10 @@ storage:
             "hosts: {overrides: {a.example: {}}}",
             "egress: {allow: [\"*.example.com\"]}",
             "egress: {allow: a.example}",
+            "callers: {jwt: {a: {issuer: a.example, audience: [b]}}}",
+            "callers: {jwt: {a: {issuer: \"https://a.example\", audience: [b], algorithms: [HS256]}}}",
+            "callers: {jwt: {a: {issuer: \"https://a.example\", audience: [b], algorithms: [none]}}}",
+            "callers: {jwt: {a: {issuer: \"https://a.example\", audience: [b], grants: {c: {claim: d, value: e, scopes: [write]}}}}}",
             "logging: {level: inof}",
             "logging: {format: ecs}",
             "metrics: {listen: 9090}",
@@ -415,7 +448,7 @@ storage:
                     let (min, max) = (min.to_duration().as_secs_f64(), max.to_duration().as_secs_f64());
                     [min - 0.001, min, max, max + 0.001].map(Value::from)
                 }
-                Truth | Words(_) | Path | Socket | WebUrl | Level | EgressEntry => continue,
+                Truth | Words(_) | Path | Socket | WebUrl | Level | EgressEntry | CallerText | ScopeText => continue,
             };
             let validator = jsonschema::validator_for(at(&schema, path)).unwrap();
             // The two ends of a backoff must not cross.

@@ -43,6 +43,14 @@ static QUEUE: Shape = Section(&[
 ]);
 static HOST: Shape = Section(&[("max_concurrent", &Value)]);
 static TLS: Shape = Section(&[("certificate", &Value), ("key", &Value), ("min_version", &Value)]);
+static CLAIM_GRANT: Shape = Section(&[("claim", &Value), ("value", &Value), ("scopes", &List)]);
+static ISSUER: Shape = Section(&[
+    ("issuer", &Value),
+    ("audience", &List),
+    ("jwks_url", &Value),
+    ("algorithms", &List),
+    ("grants", &Named(&CLAIM_GRANT)),
+]);
 
 /// The whole configuration.
 pub(super) static ROOT: Shape = Section(&[
@@ -63,6 +71,7 @@ pub(super) static ROOT: Shape = Section(&[
     ("workers", &Section(&[("max_concurrent", &Value)])),
     ("hosts", &Section(&[("defaults", &HOST), ("overrides", &Named(&HOST))])),
     ("egress", &Section(&[("allow", &List), ("deny", &List), ("http", &Value), ("ca_files", &List)])),
+    ("callers", &Section(&[("jwt", &Named(&ISSUER))])),
     ("limits", &Section(&[("payload_bytes", &Value)])),
     ("storage", &Section(&[("reserve", &Value)])),
     ("logging", &Section(&[("format", &Value), ("level", &Value)])),

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::callers::{CallersConfig, ClaimGrant, IssuerConfig};
 use super::fault::{Origin, child};
 use super::load::Loaded;
 use super::model::{
@@ -43,6 +44,7 @@ pub(super) fn config(config: &Config) -> Vec<(String, Item)> {
         field("workers", max_concurrent(config.workers.max_concurrent)),
         field("hosts", hosts(&config.hosts)),
         field("egress", egress(&config.egress)),
+        field("callers", callers(&config.callers)),
         field("limits", map([field("payload_bytes", size(config.payload_bytes_max))])),
         field("storage", map([field("reserve", or_null(config.storage.reserve, size))])),
         field("logging", logging(&config.logging)),
@@ -130,6 +132,33 @@ fn egress(egress: &EgressConfig) -> Item {
         field("http", bare(egress.http)),
         field("ca_files", Item::List(egress.ca_files.iter().map(|path| scalar(&path.to_string_lossy())).collect())),
     ])
+}
+
+fn callers(callers: &CallersConfig) -> Item {
+    let issuers = callers.jwt.iter().map(|(name, issuer)| (name.to_string(), issuer_of_tokens(issuer)));
+    map([field("jwt", Item::Map(issuers.collect()))])
+}
+
+fn issuer_of_tokens(issuer: &IssuerConfig) -> Item {
+    let grant = |grant: &ClaimGrant| {
+        map([
+            field("claim", text(&grant.claim)),
+            field("value", text(grant.value.as_str())),
+            field("scopes", texts(grant.scopes.texts())),
+        ])
+    };
+    let grants = issuer.grants.iter().map(|(name, one)| (name.to_string(), grant(one)));
+    map([
+        field("issuer", text(&issuer.issuer)),
+        field("audience", texts(issuer.audience.iter().cloned())),
+        field("jwks_url", or_null(issuer.jwks_url.as_ref(), |url| text(url))),
+        field("algorithms", texts(issuer.algorithms.iter().map(|algorithm| format!("{algorithm:?}")))),
+        field("grants", Item::Map(grants.collect())),
+    ])
+}
+
+fn texts(texts: impl Iterator<Item = String>) -> Item {
+    Item::List(texts.map(|text| scalar(&text)).collect())
 }
 
 fn logging(logging: &LoggingConfig) -> Item {
@@ -398,9 +427,21 @@ mod tests {
                     queues.into_iter().map(|(name, queue)| (QueueName::parse(&name).unwrap(), queue)).collect();
                 config.queue_defaults = defaults;
                 (config.payload_bytes_max, config.storage.reserve) = sizes;
+                config.callers = callers();
                 config
             },
         )
+    }
+
+    /// One issuer with everything, and one with as little as may be.
+    fn callers() -> CallersConfig {
+        let text = "callers:
+  jwt:
+    a.b: {issuer: \"https://a.example/x/\", audience: [\"null\", \"1\"], jwks_url: \"http://127.0.0.1:9/k\",
+          algorithms: [EdDSA, RS256], grants: {\"1\": {claim: \"/a/b: c\", value: \"*\", scopes: [admin, \"read:m*\"]}}}
+    least: {issuer: \"https://b.example\", audience: [a]}
+";
+        load_with(text, &[], Flags::default()).unwrap().config.callers
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::address::{self, EgressEntry};
+use super::callers;
 use super::fault::{ConfigFaults, child};
 use super::model::{
     Bound, Config, EgressConfig, HostConfig, HostsConfig, LogFormat, LoggingConfig, MetricsConfig, QueueConfig,
@@ -40,6 +41,7 @@ pub(super) fn config(root: &Node, faults: &mut ConfigFaults) -> Config {
         },
         hosts: hosts(&root.at("hosts"), &default.hosts, faults),
         egress: egress(&root.at("egress"), loopback, default.egress.http, faults),
+        callers: callers::callers(&root.at("callers"), faults),
         payload_bytes_max: root.at("limits").get("payload_bytes", default.payload_bytes_max, payload_bytes, faults),
         storage: storage(&root.at("storage"), default.storage, faults),
         logging: logging(&root.at("logging"), default.logging, faults),

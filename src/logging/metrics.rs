@@ -98,6 +98,7 @@ pub struct Metrics {
     pub(super) http_duration: Histogram,
     pub(super) connections_failed: Counter,
     pub(super) authentication_failures: Family<FailureLabels, Counter>,
+    pub(super) issuer_fetches: Family<IssuerLabels, Counter>,
     pub(super) stale_settles: Counter,
     pub(super) wall_jumps: Counter,
     pub(super) accepting: Gauge,
@@ -132,6 +133,7 @@ impl Metrics {
             http_duration: Histogram::new(exponential_buckets(0.000_1, 4.0, 11)),
             connections_failed: Counter::default(),
             authentication_failures: Family::default(),
+            issuer_fetches: Family::default(),
             stale_settles: Counter::default(),
             wall_jumps: Counter::default(),
             accepting: Gauge::default(),
@@ -199,8 +201,10 @@ impl Metrics {
         registry.register_with_unit("http_request_duration", http, Unit::Seconds, self.http_duration.clone());
         let failed = "Connections that ended before their first request (accept or TLS handshake failed)";
         registry.register("connections_failed", failed, self.connections_failed.clone());
-        let failed = "Requests with a wrong, expired or revoked API key, by how they were answered";
+        let failed = "Requests with an API key or a token that is not accepted, by how they were answered";
         registry.register("authentication_failures", failed, self.authentication_failures.clone());
+        let fetches = "Fetches of the keys of issuers of tokens, by how they ended";
+        registry.register("issuer_fetches", fetches, self.issuer_fetches.clone());
         registry.register("wall_jumps", "Jumps of the wall clock", self.wall_jumps.clone());
         registry.register("accepting", "1 while there is disk space for new tasks", self.accepting.clone());
         let build = Info::new(BuildLabels { version: env!("CARGO_PKG_VERSION") });
@@ -303,6 +307,13 @@ pub(super) struct ReloadLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct FailureLabels {
     pub(super) answer: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct IssuerLabels {
+    /// As the configuration calls it.
+    pub(super) issuer: String,
+    pub(super) result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -4,6 +4,7 @@
 //! inside, nothing is in doubt.
 
 pub mod fault;
+pub mod glob;
 pub mod header;
 pub mod id;
 pub mod limits;
@@ -11,14 +12,16 @@ pub mod name;
 pub mod outcome;
 pub mod priority;
 pub mod retry;
+pub mod scope;
 pub mod spec;
 pub mod status;
 pub mod time;
 
 pub use fault::Fault;
+pub use glob::Glob;
 pub use header::{Attempt, Body, Header, LeaseKind};
 pub use id::{IdTail, KeyCounter, TaskId, TaskKey, TaskRef};
-pub use name::{LaneName, NameError, QueueName, TaskName, TaskType};
+pub use name::{CallerName, LaneName, NameError, QueueName, TaskName, TaskType};
 pub use outcome::{Outcome, OutcomeClass, Verdict};
 pub use priority::{Priority, PriorityOrder};
 pub use retry::{RetryOverrides, RetryPolicy, StopWhen};

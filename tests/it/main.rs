@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod bulk;
 #[cfg(test)]
+mod callers;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clocks;

@@ -2,6 +2,7 @@
 
 mod config;
 mod engine;
+mod issuer;
 mod key;
 mod server;
 mod task;
@@ -13,6 +14,7 @@ pub use engine::{
     ClockTrusted, CommitDone, CommitUnknown, Interrupted, PressureEased, QueueHeld, QueuePaused, QueueResumed,
     Recovered, StoreFull, StorePressure, WallJump,
 };
+pub use issuer::IssuerKeysFetched;
 pub use key::{AuthenticationFailed, KeyCreated, KeyDamaged, KeyRevoked, KeyUsesLost};
 pub use server::{
     CertificateReady, CertificateRefused, ConnectionFailed, Exposed, ForcedStop, IdentityChanged, Ready, RequestServed,
@@ -102,6 +104,7 @@ events!(
     KeyDamaged,
     KeyUsesLost,
     AuthenticationFailed,
+    IssuerKeysFetched,
 );
 
 impl Fact for Event {

@@ -14,7 +14,11 @@ use crate::support::target::{Reply, Target};
 
 /// A server with the queues `default`, `mail` and `other`.
 async fn server() -> TestServer {
-    Home::new().with_queue("mail", |_| {}).with_queue("other", |_| {}).start().await
+    home().start().await
+}
+
+fn home() -> Home {
+    Home::new().with_queue("mail", |_| {}).with_queue("other", |_| {})
 }
 
 /// Makes a key with these scopes; gives its id and the key itself.
