@@ -39,6 +39,9 @@ pub(super) enum Code {
     UnknownQueue,
     UnknownTaskType,
     EgressRefused,
+    UnknownCredential,
+    CredentialNotAllowed,
+    CredentialOverPlainHttp,
     IdempotencyMismatch,
     QueueFull,
     AuthRateLimited,
@@ -55,7 +58,7 @@ pub(super) enum Code {
 
 impl Code {
     /// Every code, in the order of their statuses.
-    pub(super) const ALL: [Self; 34] = [
+    pub(super) const ALL: [Self; 37] = [
         Self::MalformedJson,
         Self::InvalidQuery,
         Self::InvalidIdempotencyKey,
@@ -78,6 +81,9 @@ impl Code {
         Self::UnknownQueue,
         Self::UnknownTaskType,
         Self::EgressRefused,
+        Self::UnknownCredential,
+        Self::CredentialNotAllowed,
+        Self::CredentialOverPlainHttp,
         Self::IdempotencyMismatch,
         Self::QueueFull,
         Self::AuthRateLimited,
@@ -122,6 +128,13 @@ impl Code {
             Self::UnknownQueue => ("unknown_queue", S::UNPROCESSABLE_ENTITY, "there is no such queue"),
             Self::UnknownTaskType => ("unknown_task_type", S::UNPROCESSABLE_ENTITY, "there is no such task type"),
             Self::EgressRefused => ("egress_refused", S::UNPROCESSABLE_ENTITY, "the target may not be called"),
+            Self::UnknownCredential => ("unknown_credential", S::UNPROCESSABLE_ENTITY, "there is no such credential"),
+            Self::CredentialNotAllowed => {
+                ("credential_not_allowed", S::UNPROCESSABLE_ENTITY, "the credential may not go to this target")
+            }
+            Self::CredentialOverPlainHttp => {
+                ("credential_over_plain_http", S::UNPROCESSABLE_ENTITY, "the credential may not go over plain HTTP")
+            }
             Self::IdempotencyMismatch => {
                 ("idempotency_mismatch", S::UNPROCESSABLE_ENTITY, "the Idempotency-Key was used for something else")
             }
@@ -410,7 +423,7 @@ mod tests {
         let docs = include_str!("../../docs/api.md");
         let names = source.split("fn row(").nth(1).unwrap().split("/// The public word.").next().unwrap();
         let codes: Vec<_> = names.split("(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
-        assert_eq!(codes.len(), 34, "{codes:?}");
+        assert_eq!(codes.len(), 37, "{codes:?}");
         let missing: Vec<_> = codes.iter().filter(|code| !docs.contains(&format!("| `{code}` |"))).collect();
         assert!(missing.is_empty(), "docs/api.md does not explain {missing:?}");
     }

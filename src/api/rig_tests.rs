@@ -48,7 +48,7 @@ pub(super) const TASK: &str = r#"{"task_type":"http_request","payload":{"url":"h
 
 /// A handler that knows one type, and refuses what the tests need refused.
 pub(super) fn check() -> CheckPayload {
-    Arc::new(|task_type, payload| {
+    Arc::new(|task_type, payload, _queue| {
         let payload: Value = serde_json::from_slice(payload).unwrap();
         match (task_type.as_str(), payload["url"].as_str()) {
             ("http_request", Some("http://169.254.169.254/")) => Err(PayloadError::EgressRefused {
@@ -73,6 +73,7 @@ pub(super) fn record(key: i64, status: Status) -> TaskRecord {
         first_dispatched_at: Some(noon()),
         last_class: Some(OutcomeClass::HttpStatus),
         last_http_status: Some(404),
+        no_credential: crate::task::NoCredential::default(),
         dead_reason: (status == Status::Dead).then_some(DeadReason::PermanentStatus),
         payload_bytes: u32::try_from(payload.len()).unwrap(),
         ..Header::accepted(TaskKey::from_i64(key).unwrap(), IdTail::new(7), (NameId(0), NameId(0)), noon())

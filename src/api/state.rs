@@ -13,10 +13,11 @@ use crate::queue::Queues;
 use crate::queue::command::QueueView;
 use crate::queue::store::{CommitError, Later};
 use crate::security::api_key::KeyRecord;
+use crate::security::credential::Refused;
 use crate::security::jwt::TokenFault;
 use crate::security::key_ring::{AddError, KeyRing};
 use crate::task::limits::{BODIES_IN_FLIGHT_BYTES_MAX, WAITERS_MAX};
-use crate::task::{Fault, LaneName, Span, TaskType, WallMs};
+use crate::task::{Fault, LaneName, QueueName, Span, TaskType, WallMs};
 
 use super::access::Caller;
 
@@ -30,6 +31,8 @@ pub enum PayloadError {
         /// The address or name, the rule that refuses it, and the configuration line to change.
         detail: String,
     },
+    /// Its credential may not go to its target.
+    CredentialRefused(Refused),
     /// Nothing runs this type.
     UnknownType {
         /// The nearest type that exists.
@@ -37,8 +40,8 @@ pub enum PayloadError {
     },
 }
 
-/// Checks a payload (JSON text) for its task type, and names the lane the task belongs to.
-pub type CheckPayload = Arc<dyn Fn(&TaskType, &[u8]) -> Result<LaneName, PayloadError> + Send + Sync>;
+/// Checks a payload (JSON text) for its task type and its queue, and names the lane the task belongs to.
+pub type CheckPayload = Arc<dyn Fn(&TaskType, &[u8], &QueueName) -> Result<LaneName, PayloadError> + Send + Sync>;
 
 /// What came of a presented key, or token.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::queue::store::digest;
+use crate::security::credential::Refused;
 use crate::task::limits::{
     ATTEMPTS_MAX, BACKOFF_MAX, BATCH_TASKS_MAX, DOUBLINGS_MAX, RUN_AHEAD_MAX, TIMEOUT_MAX, TIMEOUT_MIN,
 };
@@ -48,7 +49,7 @@ pub(super) const TASK_FIELDS: [&str; 11] = [
 ];
 
 /// The fields of its `retry`.
-pub(super) const RETRY_FIELDS: [&str; 8] = [
+pub(super) const RETRY_FIELDS: [&str; 9] = [
     "max_attempts",
     "min_backoff",
     "max_backoff",
@@ -56,6 +57,7 @@ pub(super) const RETRY_FIELDS: [&str; 8] = [
     "max_retry_duration",
     "jitter",
     "stop_when",
+    "credential_wait_max",
     "on_status",
 ];
 
@@ -151,7 +153,7 @@ fn task(text: &str, at: &str, rules: &Rules<'_>, findings: &mut Findings) -> Opt
     let lane = task_type
         .as_ref()
         .zip(payload)
-        .and_then(|(task_type, payload)| lane(&object, rules, task_type, payload, findings));
+        .and_then(|(task_type, payload)| lane(&object, rules, (task_type, payload), findings));
     let queue = match object.given("queue") {
         Some(_) => object.get("queue", findings, name(QueueName::parse)),
         None => QueueName::parse(QUEUE_DEFAULT).ok(),
@@ -206,11 +208,13 @@ fn payload<'a>(object: &Object<'a>, rules: &Rules<'_>, findings: &mut Findings) 
 fn lane(
     object: &Object<'_>,
     rules: &Rules<'_>,
-    task_type: &TaskType,
-    payload: &str,
+    (task_type, payload): (&TaskType, &str),
     findings: &mut Findings,
 ) -> Option<LaneName> {
-    match (rules.check)(task_type, payload.as_bytes()) {
+    // A queue that has no valid name is told when the field is read; the payload is then checked as for the default one.
+    let named = object.given("queue").and_then(|text| name(QueueName::parse)(text).ok());
+    let queue = named.or_else(|| QueueName::parse(QUEUE_DEFAULT).ok())?;
+    match (rules.check)(task_type, payload.as_bytes(), &queue) {
         Ok(lane) => return Some(lane),
         Err(PayloadError::Faults(faults)) => {
             let at = object.pointer("payload");
@@ -220,6 +224,14 @@ fn lane(
         }
         Err(PayloadError::EgressRefused { detail }) => {
             findings.add(Code::EgressRefused, Fault::new(object.pointer("payload") + "/url", detail));
+        }
+        Err(PayloadError::CredentialRefused(refused)) => {
+            let (code, field) = match &refused {
+                Refused::Unknown { .. } => (Code::UnknownCredential, "/auth"),
+                Refused::Host { .. } => (Code::CredentialNotAllowed, "/url"),
+                Refused::PlainHttp { .. } | Refused::NoHandshake { .. } => (Code::CredentialOverPlainHttp, "/url"),
+            };
+            findings.add(code, Fault::new(object.pointer("payload") + field, refused.to_string()));
         }
         Err(PayloadError::UnknownType { nearest }) => {
             let hint = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
@@ -284,6 +296,7 @@ fn retry(of: &Object<'_>, findings: &mut Findings) -> RetryOverrides {
         max_retry_duration: object.get("max_retry_duration", findings, span(Span::from_millis(1), RUN_AHEAD_MAX)),
         jitter: object.get("jitter", findings, fraction),
         stop_when: object.get("stop_when", findings, stop_when),
+        credential_wait_max: object.get("credential_wait_max", findings, backoff()),
         on_status: on_status(&object, findings),
     };
     if let (Some(min), Some(max)) = (retry.min_backoff, retry.max_backoff)
@@ -378,7 +391,8 @@ mod tests {
             "queue":"mail","priority":9,"delay":"90s","expires_at":"2026-12-01T00:00:00Z","timeout":10,
             "labels":{"z":"1","a":"é"},"task_id":"order:7",
             "retry":{"max_attempts":2,"min_backoff":0.5,"max_backoff":"1h","max_doublings":0,
-                     "max_retry_duration":"24h","jitter":0,"stop_when":"all","on_status":{"404":"retry"}}}  "#;
+                     "max_retry_duration":"24h","jitter":0,"stop_when":"all",
+                     "credential_wait_max":"5m","on_status":{"404":"retry"}}}  "#;
         let spec = parse(text).unwrap();
         assert_eq!(&spec.payload[..], br#"{"url" :"u", "n":1.0e0,"s":"\u0041" }"#);
         assert_eq!(
@@ -398,6 +412,7 @@ mod tests {
             max_retry_duration: Some(Span::from_secs(86_400)),
             jitter: Some(0.0),
             stop_when: Some(StopWhen::All),
+            credential_wait_max: Some(Span::from_secs(300)),
             on_status: [(404, StatusAction::Retry)].into(),
         };
         assert_eq!(spec.retry, expected);
@@ -523,6 +538,7 @@ mod tests {
             ("jitter", "0", "-0.1"),
             ("jitter", "1", "1.1"),
             ("stop_when", "\"any\"", "\"both\""),
+            ("credential_wait_max", &year.to_string(), &format!("\"{year}001ms\"")),
             ("on_status", "{\"200\":\"dead\"}", "{\"199\":\"dead\"}"),
             ("on_status", "{\"599\":\"done\"}", "{\"600\":\"done\"}"),
             ("on_status", "{\"404\":\"retry\"}", "{\"404\":\"retri\"}"),

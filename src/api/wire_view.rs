@@ -158,6 +158,9 @@ struct OverridesShown<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false, value_type = words::StopRule)]
     stop_when: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = words::Duration)]
+    credential_wait_max: Option<Shown<Span>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "on_status")]
     #[schema(required = false, schema_with = words::on_status)]
     on_status: &'a OnStatus,
@@ -178,6 +181,7 @@ impl<'a> From<&'a RetryOverrides> for OverridesShown<'a> {
             max_retry_duration: retry.max_retry_duration.map(Shown),
             jitter: retry.jitter,
             stop_when: retry.stop_when.map(crate::task::StopWhen::as_str),
+            credential_wait_max: retry.credential_wait_max.map(Shown),
             on_status: &retry.on_status,
         }
     }
@@ -192,6 +196,7 @@ static NO_OVERRIDES: RetryOverrides = RetryOverrides {
     max_retry_duration: None,
     jitter: None,
     stop_when: None,
+    credential_wait_max: None,
     on_status: BTreeMap::new(),
 };
 
@@ -356,6 +361,9 @@ struct ConfigShown<'a> {
     retry: PolicyShown<'a>,
     retention: BoundShown,
     dead_letters: BoundShown,
+    /// The name of the credential of tasks that name none; `null`: none.
+    #[schema(required)]
+    auth: Option<&'a str>,
 }
 
 /// How tasks are retried that do not say otherwise.
@@ -374,6 +382,8 @@ struct PolicyShown<'a> {
     jitter: f64,
     #[schema(value_type = words::StopRule)]
     stop_when: &'static str,
+    #[schema(value_type = words::Duration)]
+    credential_wait_max: Shown<Span>,
     #[serde(serialize_with = "on_status")]
     #[schema(schema_with = words::on_status)]
     on_status: &'a OnStatus,
@@ -420,6 +430,7 @@ fn config(config: &QueueConfig) -> ConfigShown<'_> {
         retry: policy(&config.retry),
         retention: bound(&config.retention),
         dead_letters: bound(&config.dead_letters),
+        auth: config.auth.as_ref().map(crate::task::CredentialName::as_str),
     }
 }
 
@@ -432,6 +443,7 @@ fn policy(policy: &RetryPolicy) -> PolicyShown<'_> {
         max_retry_duration: policy.max_retry_duration.map(Shown),
         jitter: policy.jitter,
         stop_when: policy.stop_when.as_str(),
+        credential_wait_max: Shown(policy.credential_wait_max),
         on_status: &policy.on_status,
     }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::api::server::Surroundings;
 use crate::api::{Authenticate, AuthenticateToken, Authentication, Caller};
 use crate::clock::{Clock, Now};
 use crate::config::CallersConfig;
@@ -29,9 +30,9 @@ impl Callers {
         ring: Arc<KeyRing>,
         config: &CallersConfig,
         clients: &Arc<OutgoingClients>,
-        clock: &Clock,
-        telemetry: &Telemetry,
+        around: &Surroundings,
     ) -> Self {
+        let (clock, telemetry) = (&around.clock, &around.telemetry);
         #[expect(clippy::disallowed_methods, reason = "this is the composition root; a fetch ends by its own bound")]
         let run: RunBeside = Arc::new(|future| drop(tokio::spawn(future)));
         let world = World { clients: Arc::clone(clients), clock: clock.clone(), telemetry: telemetry.clone(), run };

@@ -20,45 +20,64 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(86_400);
 #[expect(clippy::disallowed_methods, reason = "part of the composition root; `stop` ends the loop")]
 pub(super) fn keep(tls: Arc<ServerTls>, clock: Clock, telemetry: Telemetry) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let mut renewed = clock.now().mono;
+        let mut state = State { renewed: clock.now().mono, refused: false };
         loop {
             clock.sleep(CERTIFICATE_LOOK_INTERVAL.to_duration()).await;
-            let now = clock.now();
-            let replaced = tls.look(now.wall).map(|looked| told(looked, Some("replaced")));
-            let events = replaced.into_iter().chain(renewal(&tls, now, &mut renewed));
-            events.for_each(|event| event.emit(&telemetry));
+            let (tls, now) = (Arc::clone(&tls), clock.now());
+            // Files are read: on a thread where that holds up nobody.
+            let looked = tokio::task::spawn_blocking(move || state.look(&tls, now)).await;
+            let Ok((next, events)) = looked else { continue };
+            state = next;
+            for event in events {
+                event.emit(&telemetry);
+            }
         }
     })
 }
 
-/// Once a day; `None` when nothing is new.
-fn renewal(tls: &ServerTls, now: Now, renewed: &mut Duration) -> Option<Event> {
-    if now.mono.saturating_sub(*renewed) < RENEWAL_INTERVAL {
-        return None;
+#[derive(Debug, Clone, Copy)]
+struct State {
+    /// When the CA was asked last.
+    renewed: Duration,
+    /// Whether the files were refused when they were read last.
+    refused: bool,
+}
+
+impl State {
+    fn look(mut self, tls: &ServerTls, now: Now) -> (Self, Vec<Event>) {
+        let mut events = Vec::new();
+        events.extend(tls.look(now.wall).and_then(|looked| self.told(looked)));
+        if now.mono.saturating_sub(self.renewed) >= RENEWAL_INTERVAL {
+            self.renewed = now.mono;
+            events.extend(self.told(tls.refresh(now.wall)));
+        }
+        (self, events)
     }
-    *renewed = now.mono;
-    match tls.refresh(now.wall) {
-        Ok(TlsFacts { change: Change::Kept | Change::KeptInDoubt, .. }) => None,
-        other => Some(told(other, None)),
+
+    /// What there is to tell; nothing, where all is as it was. Files that are good again are told, though they are what is
+    /// served all along.
+    fn told(&mut self, result: Result<TlsFacts, TlsSetupError>) -> Option<Event> {
+        let was_refused = std::mem::replace(&mut self.refused, result.is_err());
+        match result {
+            Ok(facts) => {
+                let is_new = !matches!(facts.change, Change::Kept | Change::KeptInDoubt);
+                (is_new || was_refused).then(|| ready(&facts).into())
+            }
+            Err(error) => Some(CertificateRefused { why: chain(&error) }.into()),
+        }
     }
 }
 
-fn told(result: Result<TlsFacts, TlsSetupError>, change: Option<&'static str>) -> Event {
-    match result {
-        Ok(facts) => ready(&facts, change).into(),
-        Err(error) => CertificateRefused { why: chain(&error) }.into(),
-    }
-}
-
-/// There is a certificate to serve; `change` where somebody else made it.
-pub(super) fn ready(facts: &TlsFacts, change: Option<&'static str>) -> CertificateReady {
-    let own = match facts.change {
+/// There is a certificate to serve.
+pub(super) fn ready(facts: &TlsFacts) -> CertificateReady {
+    let change = match facts.change {
         Change::Kept | Change::KeptInDoubt => "kept",
         Change::Created => "created",
         Change::Renewed => "renewed",
+        Change::Replaced => "replaced",
     };
     CertificateReady {
-        change: change.unwrap_or(own),
+        change,
         expires: facts.expires,
         ca_sha256: facts.ca.as_ref().map(|ca| ca.fingerprint_sha256.clone()),
     }

@@ -31,6 +31,7 @@ use crate::queue::Queues;
 use crate::queue::engine::Fatal;
 use crate::queue::engine::shell::{Phase, Progress};
 use crate::queue::store::Store;
+use crate::security::credential::Credentials;
 use crate::security::http_client::OutgoingClients;
 use crate::security::server_tls::{ServerTls, TlsFacts};
 use crate::worker::pool::Pool;
@@ -60,6 +61,7 @@ pub struct App {
     keys: Keys,
     key_uses: JoinHandle<()>,
     clients: Arc<OutgoingClients>,
+    credentials: Arc<Credentials>,
     payload_bytes_max: Arc<AtomicU64>,
     engine: JoinHandle<Result<(), Fatal>>,
     pool: Pool,

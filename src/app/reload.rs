@@ -15,6 +15,7 @@ use crate::config::{Change, Config, ConfigFault, ConfigFaults, Difference, Loade
 use crate::logging::event::{ConfigRefused, ConfigReloaded};
 use crate::logging::{Fact, LogFilter, LogLevel};
 use crate::queue::command::EngineError;
+use crate::security::credential::{Credentials, NextCredentials};
 use crate::security::http_client::{NextClients, OutgoingClients};
 use crate::security::server_tls::{NextCertificate, ServerTls};
 
@@ -83,6 +84,7 @@ struct Prepared {
     difference: Difference,
     filter: Option<LogFilter>,
     clients: Option<NextClients>,
+    credentials: Option<NextCredentials>,
     certificate: Option<NextCertificate>,
 }
 
@@ -90,6 +92,7 @@ struct Prepared {
 struct Preparing {
     running: Arc<Config>,
     clients: Arc<OutgoingClients>,
+    credentials: Arc<Credentials>,
     tls: Option<Arc<ServerTls>>,
     clock: Clock,
 }
@@ -114,6 +117,7 @@ impl App {
         let preparing = Preparing {
             running: Arc::clone(&self.config),
             clients: Arc::clone(&self.clients),
+            credentials: Arc::clone(&self.credentials),
             tls: self.tls.clone(),
             clock: self.clock.clone(),
         };
@@ -140,14 +144,16 @@ impl App {
     }
 
     fn put_in_force(&mut self, prepared: Prepared, log: Option<&LogLevel>) -> Difference {
-        let Prepared { config, difference, filter, clients, certificate } = prepared;
+        let Prepared { config, difference, filter, clients, credentials, certificate } = prepared;
         if let Some(clients) = clients {
             self.clients.replace(clients);
         }
+        if let Some(credentials) = credentials {
+            self.credentials.replace(credentials);
+        }
         if let (Some(tls), Some(next)) = (&self.tls, certificate) {
-            if next.is_other {
-                certificate::ready(&next.facts, Some("replaced")).emit(&self.telemetry);
-            }
+            // Also when it is the same: before, the files may have been refused.
+            certificate::ready(&next.facts).emit(&self.telemetry);
             tls.replace(next);
         }
         self.callers.replace(&config.callers);
@@ -181,16 +187,22 @@ impl Preparing {
         let mut faults = ConfigFaults::default();
         let filter = noted(self.filter(&config, loaded), &mut faults);
         let clients = noted(self.clients(&config, loaded), &mut faults);
+        let credentials = noted(self.credentials(&config, loaded), &mut faults);
         // Last: a certificate of the local CA may have to be written.
         let certificate = noted(self.certificate(&config, loaded), &mut faults);
         if clients.as_ref().is_some_and(|clients| clients.other_files) {
             difference.live.push(content("egress.ca_files", "other CAs".to_owned()));
         }
+        for name in credentials.iter().flat_map(|credentials| &credentials.other_secrets) {
+            let what = Some("what was there".to_owned());
+            let new = Some("another secret".to_owned());
+            difference.live.push(Change { path: format!("credentials.{name}"), old: what, new });
+        }
         let is_told = difference.live.iter().any(|change| change.path == CERTIFICATE);
         if let Some(next) = certificate.as_ref().filter(|next| next.is_other && !is_told) {
             difference.live.push(content(CERTIFICATE, format!("another, until {}", next.facts.expires)));
         }
-        faults.or(Prepared { config, difference, filter, clients, certificate })
+        faults.or(Prepared { config, difference, filter, clients, credentials, certificate })
     }
 
     fn filter(&self, config: &Config, loaded: &Loaded) -> Result<Option<LogFilter>, ConfigFault> {
@@ -203,6 +215,11 @@ impl Preparing {
 
     fn clients(&self, config: &Config, loaded: &Loaded) -> Result<Option<NextClients>, ConfigFault> {
         self.clients.prepare(&config.egress).map_err(|error| loaded.fault("egress.ca_files", chain(&error)))
+    }
+
+    fn credentials(&self, config: &Config, loaded: &Loaded) -> Result<Option<NextCredentials>, ConfigFault> {
+        let next = self.credentials.prepare(config).map(Some);
+        next.map_err(|error| loaded.fault(&format!("credentials.{}.{}", error.name, error.key), error.why))
     }
 
     fn certificate(&self, config: &Config, loaded: &Loaded) -> Result<Option<NextCertificate>, ConfigFault> {

@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::callers::Callers;
@@ -21,8 +21,10 @@ use crate::queue::engine::{Fatal, Machine};
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::queue::store::{Store, StoreError};
 use crate::security::api_key::{AdminKey, AdminKeyError};
+use crate::security::credential::{CredentialError, Credentials, Outside};
 use crate::security::http_client::{ClientsError, OutgoingClients};
 use crate::security::server_tls::{Change, ServerTls, TlsSetupError};
+use crate::worker::handler::Handlers;
 use crate::worker::pool::Pool;
 
 /// Why the server did not start.
@@ -61,6 +63,9 @@ pub enum StartError {
     /// No client for outgoing calls.
     #[error("failed to set up outgoing calls: {0}")]
     Clients(#[from] ClientsError),
+    /// A credential of the configuration cannot be used.
+    #[error("failed to set up credentials: {0}")]
+    Credentials(#[from] CredentialError),
     /// The listener did not start.
     #[error("failed to serve: {0}")]
     Serve(#[source] io::Error),
@@ -71,7 +76,7 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Store { .. } | Self::Recover(_) | Self::Keys(_) => 74,
-            Self::Key(_) | Self::Tls(_) | Self::Clients(_) => 78,
+            Self::Key(_) | Self::Tls(_) | Self::Clients(_) | Self::Credentials(_) => 78,
             Self::Listen { .. } | Self::Serve(_) => 1,
         }
     }
@@ -101,20 +106,15 @@ impl App {
         let (key, created) = AdminKey::load_or_create(&config.data_dir)?;
         let new_key = created.then(|| key.reveal().to_owned());
         let tls = tls(&config, &clock, &telemetry)?;
-        let own = std::iter::once(address).chain(metrics_address).collect();
-        let clients = Arc::new(OutgoingClients::new(&config.egress, own)?);
-        let handlers = Arc::new(wiring::handlers(Arc::clone(&clients)));
+        let around = Surroundings { limits: Limits::default(), clock: clock.clone(), telemetry: telemetry.clone() };
+        let outgoing = Outgoing::new(&config, (address, metrics_address), &around, &mut chance)?;
 
         let engine_chance = Chance::from_seed(chance.draw());
-        let (machine, events) =
-            Machine::open(Arc::clone(&store), &config, &clock, engine_chance).await.map_err(StartError::Recover)?;
-        for event in events {
-            event.emit(&telemetry);
-        }
+        let machine = recovered(&store, &config, engine_chance, &around).await?;
         let keys = Keys::load(&key, &store, &clock, &telemetry).await.map_err(StartError::Keys)?;
-        let callers = Callers::new(keys.ring(), &config.callers, &clients, &clock, &telemetry);
+        let callers = Callers::new(keys.ring(), &config.callers, &outgoing.clients, &around);
         let (engine, ports) = Engine::new(machine, Arc::clone(&store), clock.clone(), telemetry.clone());
-        let pool = Pool::start(Arc::clone(&handlers), clock.clone(), ports.leases, ports.settles);
+        let pool = Pool::start(Arc::clone(&outgoing.handlers), clock.clone(), ports.leases, ports.settles);
         #[expect(clippy::disallowed_methods, reason = "this is the composition root; `stop` awaits the engine's end")]
         let engine = tokio::spawn(engine.run());
 
@@ -124,7 +124,7 @@ impl App {
             queues: ports.queues.clone(),
             clock: clock.clone(),
             chance,
-            check_payload: Arc::new(move |task_type, payload| wiring::check(&handlers, task_type, payload)),
+            check_payload: wiring::check_payload(outgoing.handlers),
             authenticate: callers.authenticate(),
             authenticate_token: callers.authenticate_token(),
             keys: keys.ring(),
@@ -134,7 +134,6 @@ impl App {
             on_access: wiring::on_access(&telemetry),
             payload_bytes_max: wiring::number(&payload_bytes_max),
         });
-        let around = Surroundings { limits: Limits::default(), clock: clock.clone(), telemetry: telemetry.clone() };
         let (server, metrics_server) = serve(&api, (listener, metrics_listener), tls.as_ref(), &around)?;
         ready.store(true, Ordering::Release);
         let now = clock.now();
@@ -159,13 +158,58 @@ impl App {
             callers,
             key_uses: keys.keep_uses_regularly(),
             keys,
-            clients,
+            clients: outgoing.clients,
+            credentials: outgoing.credentials,
             payload_bytes_max,
             engine,
             pool,
             phase: ports.phase,
             progress: ports.progress,
         })
+    }
+}
+
+/// The engine's state as the store has it, and what there was to tell of it told.
+async fn recovered(
+    store: &Arc<dyn Store>,
+    config: &Config,
+    chance: Chance,
+    around: &Surroundings,
+) -> Result<Machine, StartError> {
+    let opened = Machine::open(Arc::clone(store), config, &around.clock, chance).await;
+    let (machine, events) = opened.map_err(StartError::Recover)?;
+    for event in events {
+        event.emit(&around.telemetry);
+    }
+    Ok(machine)
+}
+
+/// All that calls out.
+struct Outgoing {
+    clients: Arc<OutgoingClients>,
+    credentials: Arc<Credentials>,
+    handlers: Arc<Handlers>,
+}
+
+impl Outgoing {
+    /// For a server that listens on `address`, and for metrics perhaps on another.
+    fn new(
+        config: &Config,
+        (address, metrics_address): (SocketAddr, Option<SocketAddr>),
+        around: &Surroundings,
+        chance: &mut Chance,
+    ) -> Result<Self, StartError> {
+        let own = std::iter::once(address).chain(metrics_address).collect();
+        let clients = Arc::new(OutgoingClients::new(&config.egress, own)?);
+        let outside = Outside {
+            clients: Arc::clone(&clients),
+            clock: around.clock.clone(),
+            chance: Arc::new(Mutex::new(Chance::from_seed(chance.draw()))),
+            telemetry: around.telemetry.clone(),
+        };
+        let credentials = Arc::new(Credentials::new(config, outside)?);
+        let handlers = Arc::new(wiring::handlers(Arc::clone(&clients), Arc::clone(&credentials)));
+        Ok(Self { clients, credentials, handlers })
     }
 }
 
@@ -198,7 +242,7 @@ fn tls(config: &Config, clock: &Clock, telemetry: &Telemetry) -> Result<Option<A
             "the wall clock is wrong: the certificate cannot be checked by it, and is served as it is"
         );
     }
-    certificate::ready(&tls.facts, None).emit(telemetry);
+    certificate::ready(&tls.facts).emit(telemetry);
     Ok(Some(Arc::new(tls)))
 }
 

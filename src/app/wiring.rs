@@ -7,8 +7,9 @@ use crate::api::{Access, PayloadError};
 use crate::logging::event::RequestServed;
 use crate::logging::{Fact, QueueFigures, Telemetry};
 use crate::queue::command::QueueView;
+use crate::security::credential::Credentials;
 use crate::security::http_client::OutgoingClients;
-use crate::task::{LaneName, TaskType};
+use crate::task::{LaneName, QueueName, TaskType};
 use crate::worker::handler::http::HttpHandler;
 use crate::worker::handler::{CheckError, Handlers};
 
@@ -23,18 +24,28 @@ pub(super) fn number(cell: &Arc<AtomicU64>) -> crate::api::PayloadBytesMax {
     Arc::new(move || cell.load(Ordering::Relaxed))
 }
 
-pub(super) fn handlers(clients: Arc<OutgoingClients>) -> Handlers {
+pub(super) fn handlers(clients: Arc<OutgoingClients>, credentials: Arc<Credentials>) -> Handlers {
     let handlers = Handlers::default();
     match TaskType::parse("http_request") {
-        Ok(http_request) => handlers.with(http_request, Arc::new(HttpHandler::new(clients))),
+        Ok(http_request) => handlers.with(http_request, Arc::new(HttpHandler::new(clients, credentials))),
         Err(_never) => handlers,
     }
 }
 
-pub(super) fn check(handlers: &Handlers, task_type: &TaskType, payload: &[u8]) -> Result<LaneName, PayloadError> {
-    handlers.check(task_type, payload).map_err(|error| match error {
+pub(super) fn check_payload(handlers: Arc<Handlers>) -> crate::api::CheckPayload {
+    Arc::new(move |task_type, payload, queue| check(&handlers, task_type, payload, queue))
+}
+
+fn check(
+    handlers: &Handlers,
+    task_type: &TaskType,
+    payload: &[u8],
+    queue: &QueueName,
+) -> Result<LaneName, PayloadError> {
+    handlers.check(task_type, payload, queue).map_err(|error| match error {
         CheckError::Faults(faults) => PayloadError::Faults(faults),
         CheckError::Egress(refusal) => PayloadError::EgressRefused { detail: refusal.to_string() },
+        CheckError::Credential(refused) => PayloadError::CredentialRefused(refused),
         CheckError::UnknownType { nearest, .. } => {
             PayloadError::UnknownType { nearest: nearest.map(|nearest| nearest.to_string()) }
         }

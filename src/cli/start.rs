@@ -34,6 +34,7 @@ pub(super) async fn failed(error: &StartError) -> ExitCode {
         | StartError::Recover(_)
         | StartError::Keys(_)
         | StartError::Clients(_)
+        | StartError::Credentials(_)
         | StartError::Serve(_) => None,
     };
     complain(&format!("sendoff: {}{}", whole(error), advice.unwrap_or_default()));

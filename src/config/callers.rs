@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use jsonwebtoken::Algorithm;
-use url::{Host, Url};
+use url::Url;
 
 use super::address::web_url;
+use super::credential::is_this_machine;
 use super::fault::{ConfigFaults, child};
 use super::raw::Scalar;
 use super::section::Section;
@@ -79,13 +80,7 @@ pub(super) const DESCRIBED: [(&str, &str); 8] = [
 
 /// Whether what is fetched from there can be believed: nobody else is on the line.
 pub fn is_trustworthy(url: &Url) -> bool {
-    let loopback = || match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    url.scheme() == "https" || (url.scheme() == "http" && loopback())
+    url.scheme() == "https" || (url.scheme() == "http" && is_this_machine(url))
 }
 
 /// Reads the section.

@@ -24,7 +24,7 @@ pub(super) enum Effect {
 use Effect::{Live, Restart};
 
 /// Every key, or the section or map that it lies in.
-static EFFECTS: [(&str, Effect); 21] = [
+static EFFECTS: [(&str, Effect); 22] = [
     ("server.listen", Restart),
     ("server.public_url", Live),
     ("server.shutdown_grace", Live),
@@ -41,6 +41,7 @@ static EFFECTS: [(&str, Effect); 21] = [
     ("hosts.overrides", Live),
     ("egress", Live),
     ("callers", Live),
+    ("credentials", Live),
     ("limits.payload_bytes", Live),
     ("storage.reserve", Restart),
     ("logging.format", Restart),
@@ -256,7 +257,7 @@ mod tests {
         all
     }
 
-    const OF_A_QUEUE: [(&str, &str); 20] = [
+    const OF_A_QUEUE: [(&str, &str); 21] = [
         ("queue_defaults.max_dispatches_per_second", "5"),
         ("queue_defaults.max_burst_size", "7"),
         ("queue_defaults.max_concurrent_dispatches", "7"),
@@ -270,6 +271,7 @@ mod tests {
         ("queue_defaults.retry.max_doublings", "7"),
         ("queue_defaults.retry.max_retry_duration", "7d"),
         ("queue_defaults.retry.jitter", "0.5"),
+        ("queue_defaults.retry.credential_wait_max", "7m"),
         ("queue_defaults.retry.on_status", "{404: retry}"),
         ("queue_defaults.retention.age", "7h"),
         ("queue_defaults.retention.count", "7"),
@@ -296,8 +298,15 @@ mod tests {
         }
         let tried: Vec<&str> = examples().iter().map(|(key, _, _)| *key).collect();
         // These are only right together with other keys, and have tests of their own.
-        let apart =
-            ["server.tls.certificate", "server.tls.key", "queue_defaults.retry.stop_when", "queues", "callers.jwt"];
+        let apart = [
+            "server.tls.certificate",
+            "server.tls.key",
+            "queue_defaults.retry.stop_when",
+            "queue_defaults.auth",
+            "queues",
+            "callers.jwt",
+            "credentials",
+        ];
         let untried: Vec<_> = keys.iter().filter(|key| !tried.contains(&key.as_str())).collect();
         assert_eq!(untried, apart);
     }
@@ -383,6 +392,19 @@ mod tests {
         let found = Difference::between(&Config::default(), &before);
         assert!(found.restart.is_empty());
         assert!(paths(&found.live).iter().all(|path| path.starts_with("callers.jwt.company.")), "{found:?}");
+    }
+
+    #[test]
+    fn credentials_change_live_and_are_told_by_where_their_secrets_are() {
+        let text = "credentials: {billing: {kind: bearer, token: \"env:A\", hosts: [a.example]}}";
+        let before = config(text);
+        let found = Difference::between(&before, &config(&text.replace("env:A", "env:B")));
+        assert_eq!(one_line(&found.live), "credentials.billing.token: env:A → env:B");
+        let found = Difference::between(&before, &config(&format!("{text}\nqueue_defaults: {{auth: billing}}")));
+        assert_eq!(one_line(&found.live), "queue_defaults.auth: null → billing");
+        let found = Difference::between(&before, &Config::default());
+        assert!(found.restart.is_empty());
+        assert!(paths(&found.live).iter().all(|path| path.starts_with("credentials.billing.")), "{found:?}");
     }
 
     #[test]

@@ -11,8 +11,10 @@
 
 mod address;
 mod callers;
+mod credential;
 mod diff;
 mod fault;
+mod host_pattern;
 mod load;
 pub mod model;
 mod overrides;
@@ -28,8 +30,12 @@ mod value;
 mod tests;
 
 pub use callers::{CallersConfig, ClaimGrant, IssuerConfig, is_trustworthy};
+pub use credential::{
+    ClientAuth, ClientCredentials, CredentialConfig, CredentialKind, SecretRef, Wanted, is_this_machine, token_url,
+};
 pub use diff::{Change, Difference, in_force, one_line};
 pub use fault::{ConfigFault, ConfigFaults, Origin};
+pub use host_pattern::HostPattern;
 pub use load::{DEFAULT_FILE, FileSource, Flags, Loaded, Sources, environment, load, load_again, variable};
 pub use model::{
     Bound, Config, EgressConfig, HostConfig, HostsConfig, LogFormat, LoggingConfig, MetricsConfig, QueueConfig,

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::callers::CallersConfig;
+use super::credential::CredentialConfig;
 use crate::task::limits;
-use crate::task::{LaneName, PriorityOrder, QueueName, RetryPolicy, Span};
+use crate::task::{CredentialName, LaneName, PriorityOrder, QueueName, RetryPolicy, Span};
 
 /// The whole configuration (DESIGN: one file, every key documented in `config.yaml`).
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +32,8 @@ pub struct Config {
     pub egress: EgressConfig,
     /// Who may call us besides the holders of API keys.
     pub callers: CallersConfig,
+    /// What calls may carry, by name.
+    pub credentials: BTreeMap<CredentialName, CredentialConfig>,
     /// The largest payload of one task, in bytes.
     pub payload_bytes_max: u64,
     /// Disk space.
@@ -99,6 +102,8 @@ pub struct QueueConfig {
     pub retention: Bound,
     /// How long dead letters are kept.
     pub dead_letters: Bound,
+    /// The credential of its tasks that name none.
+    pub auth: Option<CredentialName>,
 }
 
 /// A bound on kept tasks: whichever is reached first removes the oldest; `None`: no such bound.
@@ -201,6 +206,7 @@ impl Default for QueueConfig {
             retry: RetryPolicy::default(),
             retention: Bound { age: Some(Span::from_secs(86_400)), count: Some(100_000), bytes: Some(1 << 30) },
             dead_letters: Bound { age: None, count: None, bytes: None },
+            auth: None,
         }
     }
 }
@@ -227,6 +233,7 @@ impl Default for Config {
             hosts: HostsConfig { defaults: HostConfig { max_concurrent: 64 }, overrides: BTreeMap::new() },
             egress: EgressConfig { http: true, loopback: true, ..EgressConfig::default() },
             callers: CallersConfig::default(),
+            credentials: BTreeMap::new(),
             payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
             storage: StorageConfig { reserve: None },
             logging: LoggingConfig { format: LogFormat::Auto, level: "info".to_owned() },

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::callers;
+use super::credential;
 use super::fault::child;
 use super::load::Loaded;
 use super::model::Config;
@@ -33,6 +34,7 @@ const SOCKET: &str = r"^(\d{1,3}(\.\d{1,3}){3}|\[[0-9A-Fa-f:.]+\]):\d{1,5}$";
 const WEB_URL: &str = "^[Hh][Tt][Tt][Pp][Ss]?://[^?#@ ]+$";
 const NAME: &str = "^[A-Za-z0-9._-]{1,128}$";
 const SCOPE: &str = "^(enqueue|read|read_payload|manage|redrive|metrics|admin)(:[A-Za-z0-9._*-]{1,128})?$";
+const REFERENCE: &str = "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$";
 const STATUS: &str = "^[1-5][0-9][0-9]$";
 
 /// Of what kind a value is. Bounds are included.
@@ -57,10 +59,19 @@ enum Kind {
     CallerText,
     /// A scope, perhaps limited to queues.
     ScopeText,
+    /// A host or a pattern for hosts, with or without a port.
+    HostPattern,
+    /// The name of a credential.
+    Name,
+    /// A text that is no secret.
+    Text,
+    /// Where a secret is found.
+    Reference,
 }
 
 use Kind::{
-    CallerText, EgressEntry, Level, Number, Path, ScopeText, Size, Socket, SpanOr, Truth, WebUrl, Whole, Words,
+    CallerText, EgressEntry, HostPattern, Level, Name, Number, Path, Reference, ScopeText, Size, Socket, SpanOr, Text,
+    Truth, WebUrl, Whole, Words,
 };
 
 const MS: Span = Span::from_millis(1);
@@ -96,6 +107,7 @@ const VALUES: &[(&str, bool, Kind)] = &[
     ("queue_defaults.retry.max_retry_duration", true, Kind::Span(MS, limits::BACKOFF_MAX)),
     ("queue_defaults.retry.jitter", false, Number(0.0, 1.0)),
     ("queue_defaults.retry.stop_when", false, Words(&["any", "all"])),
+    ("queue_defaults.retry.credential_wait_max", false, Kind::Span(ZERO, limits::BACKOFF_MAX)),
     ("queue_defaults.retry.on_status.*", false, ACTIONS),
     ("queue_defaults.retention.age", true, Kind::Span(ZERO, limits::AGE_KEPT_MAX)),
     ("queue_defaults.retention.count", true, Whole(0, limits::TASKS_KEPT_MAX)),
@@ -103,6 +115,7 @@ const VALUES: &[(&str, bool, Kind)] = &[
     ("queue_defaults.dead_letters.age", true, Kind::Span(ZERO, limits::AGE_KEPT_MAX)),
     ("queue_defaults.dead_letters.count", true, Whole(0, limits::TASKS_KEPT_MAX)),
     ("queue_defaults.dead_letters.bytes", true, Size(0, limits::BYTES_KEPT_MAX)),
+    ("queue_defaults.auth", true, Name),
     ("workers.max_concurrent", false, Whole(1, limits::CONCURRENT_MAX as u64)),
     ("hosts.defaults.max_concurrent", false, Whole(1, limits::CONCURRENT_MAX as u64)),
     ("egress.allow", false, EgressEntry),
@@ -116,6 +129,38 @@ const VALUES: &[(&str, bool, Kind)] = &[
     ("callers.jwt.*.grants.*.claim", false, CallerText),
     ("callers.jwt.*.grants.*.value", false, CallerText),
     ("callers.jwt.*.grants.*.scopes", false, ScopeText),
+    (
+        "credentials.*.kind",
+        false,
+        Words(&[
+            "bearer",
+            "basic",
+            "header",
+            "oauth2_client_credentials",
+            "service_account",
+            "mtls",
+            "standard_webhooks",
+        ]),
+    ),
+    ("credentials.*.hosts", false, HostPattern),
+    ("credentials.*.allow_plain_http", false, Truth),
+    ("credentials.*.also", false, Name),
+    ("credentials.*.token", false, Reference),
+    ("credentials.*.username", false, Text),
+    ("credentials.*.password", false, Reference),
+    ("credentials.*.name", false, Text),
+    ("credentials.*.value", false, Reference),
+    ("credentials.*.token_url", false, WebUrl),
+    ("credentials.*.client_id", false, Text),
+    ("credentials.*.client_auth", false, Words(&["client_secret_basic", "client_secret_post", "private_key_jwt"])),
+    ("credentials.*.client_secret", false, Reference),
+    ("credentials.*.private_key", false, Reference),
+    ("credentials.*.key_id", false, Text),
+    ("credentials.*.scopes", false, Text),
+    ("credentials.*.audience", false, Text),
+    ("credentials.*.key", false, Reference),
+    ("credentials.*.certificate", false, Reference),
+    ("credentials.*.secrets", false, Reference),
     ("limits.payload_bytes", false, Size(1, limits::PAYLOAD_BYTES_MAX)),
     ("storage.reserve", true, Size(limits::RESERVE_BYTES_MIN, limits::BYTES_KEPT_MAX)),
     ("logging.format", false, Words(&["auto", "text", "json"])),
@@ -169,10 +214,13 @@ impl Writer {
     }
 
     fn described(&self, path: &str) -> String {
-        // The documented file has nobody whose keys could be described there.
-        let of_callers = || callers::DESCRIBED.iter().find(|(known, _)| *known == path);
-        let described = self.descriptions.get(path).cloned();
-        described.or_else(|| of_callers().map(|(_, told)| (*told).to_owned())).unwrap_or_default()
+        // The documented file has no credential and no caller whose keys could be described there.
+        let of_credential = path.strip_prefix("credentials.*.").and_then(|key| {
+            credential::DESCRIBED.iter().find(|(known, _)| *known == key).map(|(_, told)| (*told).to_owned())
+        });
+        let of_callers =
+            || callers::DESCRIBED.iter().find(|(known, _)| *known == path).map(|(_, told)| (*told).to_owned());
+        of_credential.or_else(of_callers).or_else(|| self.descriptions.get(path).cloned()).unwrap_or_default()
     }
 }
 
@@ -206,6 +254,10 @@ fn list(path: &str) -> Map<String, Value> {
         "callers.jwt.*.audience" => limits::CALLER_AUDIENCES_MAX,
         "callers.jwt.*.algorithms" => callers::ALGORITHM_WORDS.len(),
         "callers.jwt.*.grants.*.scopes" => limits::KEY_SCOPES_MAX,
+        "credentials.*.hosts" => limits::CREDENTIAL_HOSTS_MAX,
+        "credentials.*.scopes" => limits::CREDENTIAL_SCOPES_MAX,
+        "credentials.*.also" => limits::CREDENTIAL_ALSO_MAX,
+        "credentials.*.secrets" => limits::CREDENTIAL_SECRETS_MAX,
         _ => limits::EGRESS_ENTRIES_MAX,
     };
     object(json!({"type": ["array", "null"], "items": items, "maxItems": most}))
@@ -217,6 +269,7 @@ fn named(path: &str, each: &Map<String, Value>) -> Map<String, Value> {
         "queues" => (NAME, limits::QUEUES_MAX),
         "callers.jwt" => (NAME, limits::CALLER_ISSUERS_MAX),
         "callers.jwt.*.grants" => (NAME, limits::CALLER_GRANTS_MAX),
+        "credentials" => (NAME, limits::CREDENTIALS_MAX),
         "hosts.overrides" => (WEB_URL, limits::HOST_OVERRIDES_MAX),
         _ => (STATUS, 500),
     };
@@ -257,6 +310,10 @@ impl Kind {
             EgressEntry => json!({"type": "string", "pattern": "^[^*@ ]+$"}),
             CallerText => json!({"type": "string", "minLength": 1, "maxLength": limits::CALLER_TEXT_LEN_MAX}),
             ScopeText => json!({"type": "string", "pattern": SCOPE}),
+            HostPattern => json!({"type": "string", "pattern": "^[^/@ ]+$"}),
+            Name => json!({"type": "string", "pattern": NAME}),
+            Text => json!({"type": "string", "minLength": 1, "maxLength": limits::CREDENTIAL_TEXT_LEN_MAX}),
+            Reference => json!({"type": "string", "pattern": REFERENCE}),
         }
     }
 }
@@ -390,6 +447,7 @@ hosts: {overrides: {\"https://a.example:443\": {max_concurrent: 2}}}
 egress: {allow: [10.0.0.0/8, a.example, \"::1\"], deny: }
 logging: {level: \"info,sendoff::queue=debug\"}
 callers: {jwt: {a: {issuer: \"https://a.example\", audience: [b], algorithms: [ES256], grants: {c: {claim: d, value: \"e*\", scopes: [\"read:f*\"]}}}}}
+credentials: {billing: {kind: bearer, token: \"env:T\", hosts: [\"*.a.example:*\"]}, key: {kind: header, name: X-K, value: \"file:k\"}}
 storage:
 ";
         assert_eq!(both(rich), (true, true));
@@ -426,6 +484,11 @@ storage:
             "callers: {jwt: {a: {issuer: \"https://a.example\", audience: [b], algorithms: [HS256]}}}",
             "callers: {jwt: {a: {issuer: \"https://a.example\", audience: [b], algorithms: [none]}}}",
             "callers: {jwt: {a: {issuer: \"https://a.example\", audience: [b], grants: {c: {claim: d, value: e, scopes: [write]}}}}}",
+            "credentials: {billing: {kind: beaer, token: \"env:T\"}}",
+            "credentials: {billing: {kind: bearer, token: secret}}",
+            "credentials: {billing: {kind: bearer, token: \"env:T\", hosts: [\"https://a/\"]}}",
+            "credentials: {\"bad name\": {}}",
+            "queue_defaults: {auth: \"bad name\"}",
             "logging: {level: inof}",
             "logging: {format: ecs}",
             "metrics: {listen: 9090}",
@@ -448,7 +511,10 @@ storage:
                     let (min, max) = (min.to_duration().as_secs_f64(), max.to_duration().as_secs_f64());
                     [min - 0.001, min, max, max + 0.001].map(Value::from)
                 }
-                Truth | Words(_) | Path | Socket | WebUrl | Level | EgressEntry | CallerText | ScopeText => continue,
+                Truth | Words(_) | Path | Socket | WebUrl | Level | EgressEntry | HostPattern | Name | Text
+                | Reference | CallerText | ScopeText => {
+                    continue;
+                }
             };
             let validator = jsonschema::validator_for(at(&schema, path)).unwrap();
             // The two ends of a backoff must not cross.

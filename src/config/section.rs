@@ -36,6 +36,24 @@ impl<'a> Section<'a> {
         self.map.into_iter().flat_map(|map| map.keys().map(String::as_str))
     }
 
+    /// Whether anything was given under `key`.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entry(key).is_some()
+    }
+
+    /// The value under `key`, of which faults do not say what was given.
+    pub(super) fn hidden<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&Scalar) -> Result<T, String>,
+        faults: &mut ConfigFaults,
+    ) -> Option<T> {
+        let Some(Node { origin, kind: Kind::Scalar(scalar) }) = self.entry(key).map(|entry| &entry.value) else {
+            return None;
+        };
+        read_hidden(scalar, &read).map_err(|detail| faults.push(origin, child(&self.path, key), detail)).ok()
+    }
+
     /// The value under `key` as `read` reads it; `default` where none was given, or a faulty one.
     pub(super) fn get<T>(
         &self,
@@ -47,12 +65,33 @@ impl<'a> Section<'a> {
         let Some(Node { origin, kind: Kind::Scalar(scalar) }) = self.entry(key).map(|entry| &entry.value) else {
             return default;
         };
-        let path = || child(&self.path, key);
-        read_scalar(scalar, origin, path, &read, faults).unwrap_or(default)
+        let read = read_scalar(scalar, &read).map_err(|detail| faults.push(origin, child(&self.path, key), detail));
+        read.unwrap_or(default)
     }
 
     /// The list under `key`, each item as `read` reads it; faulty ones are left out.
     pub(super) fn list<T>(
+        &self,
+        key: &str,
+        items_max: usize,
+        read: impl Fn(&Scalar) -> Result<T, String>,
+        faults: &mut ConfigFaults,
+    ) -> Vec<T> {
+        self.items(key, items_max, |scalar| read_scalar(scalar, &read), faults)
+    }
+
+    /// The list under `key`, of whose items faults do not say what was given.
+    pub(super) fn hidden_list<T>(
+        &self,
+        key: &str,
+        items_max: usize,
+        read: impl Fn(&Scalar) -> Result<T, String>,
+        faults: &mut ConfigFaults,
+    ) -> Vec<T> {
+        self.items(key, items_max, |scalar| read_hidden(scalar, &read), faults)
+    }
+
+    fn items<T>(
         &self,
         key: &str,
         items_max: usize,
@@ -70,8 +109,10 @@ impl<'a> Section<'a> {
         let mut values = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
             let Kind::Scalar(scalar) = &item.kind else { continue };
-            let path = || format!("{}[{index}]", child(&self.path, key));
-            values.extend(read_scalar(scalar, &item.origin, path, &read, faults));
+            match read(scalar) {
+                Ok(value) => values.push(value),
+                Err(detail) => faults.push(&item.origin, format!("{}[{index}]", child(&self.path, key)), detail),
+            }
         }
         values
     }
@@ -81,19 +122,12 @@ impl<'a> Section<'a> {
     }
 }
 
-fn read_scalar<T>(
-    scalar: &Scalar,
-    origin: &Origin,
-    path: impl Fn() -> String,
-    read: &impl Fn(&Scalar) -> Result<T, String>,
-    faults: &mut ConfigFaults,
-) -> Option<T> {
-    match read(scalar) {
-        Ok(value) => Some(value),
-        Err(expected) => {
-            let given = quote(&scalar.text, scalar.plain);
-            faults.push(origin, path(), format!("got {given}, expected {expected}"));
-            None
-        }
-    }
+/// The value, or what is wrong with it.
+fn read_scalar<T>(scalar: &Scalar, read: &impl Fn(&Scalar) -> Result<T, String>) -> Result<T, String> {
+    read(scalar).map_err(|expected| format!("got {}, expected {expected}", quote(&scalar.text, scalar.plain)))
+}
+
+/// The value, or what was expected: what was given may be a secret.
+fn read_hidden<T>(scalar: &Scalar, read: &impl Fn(&Scalar) -> Result<T, String>) -> Result<T, String> {
+    read(scalar).map_err(|expected| format!("got something else, expected {expected}"))
 }

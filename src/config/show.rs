@@ -1,19 +1,20 @@
 //! `config show`: the configuration in force as YAML that loads again to the same, with where each value came from.
 //!
-//! There are no secrets in a [`Config`], so nothing is left out: it names files and carries no keys.
+//! There are no secrets in a [`Config`], so nothing is left out: it says where they are found, and carries none.
 //!
 //! `serde_yaml` decides how a scalar is quoted; the lines are laid out here, because it writes no comments.
 
 use std::collections::BTreeMap;
 
 use super::callers::{CallersConfig, ClaimGrant, IssuerConfig};
+use super::credential::{CredentialConfig, CredentialKind, Plain};
 use super::fault::{Origin, child};
 use super::load::Loaded;
 use super::model::{
     Bound, Config, EgressConfig, HostsConfig, LogFormat, LoggingConfig, QueueConfig, ServerConfig, TlsVersion,
 };
 use super::value::show_bytes;
-use crate::task::{PriorityOrder, RetryPolicy, Span};
+use crate::task::{CredentialName, PriorityOrder, RetryPolicy, Span};
 
 /// What stands under a key.
 pub(super) enum Item {
@@ -45,6 +46,7 @@ pub(super) fn config(config: &Config) -> Vec<(String, Item)> {
         field("hosts", hosts(&config.hosts)),
         field("egress", egress(&config.egress)),
         field("callers", callers(&config.callers)),
+        field("credentials", credentials(&config.credentials)),
         field("limits", map([field("payload_bytes", size(config.payload_bytes_max))])),
         field("storage", map([field("reserve", or_null(config.storage.reserve, size))])),
         field("logging", logging(&config.logging)),
@@ -89,6 +91,7 @@ pub(super) fn queue(queue: &QueueConfig) -> Item {
         field("retry", retry(&queue.retry)),
         field("retention", bound(queue.retention)),
         field("dead_letters", bound(queue.dead_letters)),
+        field("auth", or_null(queue.auth.as_ref(), |auth| text(auth.as_str()))),
     ])
 }
 
@@ -103,6 +106,7 @@ fn retry(retry: &RetryPolicy) -> Item {
         field("max_retry_duration", or_null(retry.max_retry_duration, span)),
         field("jitter", bare(retry.jitter)),
         field("stop_when", text(retry.stop_when.as_str())),
+        field("credential_wait_max", span(retry.credential_wait_max)),
         field("on_status", Item::Map(on_status)),
     ])
 }
@@ -144,21 +148,46 @@ fn issuer_of_tokens(issuer: &IssuerConfig) -> Item {
         map([
             field("claim", text(&grant.claim)),
             field("value", text(grant.value.as_str())),
-            field("scopes", texts(grant.scopes.texts())),
+            field("scopes", list(grant.scopes.texts())),
         ])
     };
     let grants = issuer.grants.iter().map(|(name, one)| (name.to_string(), grant(one)));
     map([
         field("issuer", text(&issuer.issuer)),
-        field("audience", texts(issuer.audience.iter().cloned())),
+        field("audience", list(issuer.audience.iter().cloned())),
         field("jwks_url", or_null(issuer.jwks_url.as_ref(), |url| text(url))),
-        field("algorithms", texts(issuer.algorithms.iter().map(|algorithm| format!("{algorithm:?}")))),
+        field("algorithms", list(issuer.algorithms.iter().map(|algorithm| format!("{algorithm:?}")))),
         field("grants", Item::Map(grants.collect())),
     ])
 }
 
-fn texts(texts: impl Iterator<Item = String>) -> Item {
-    Item::List(texts.map(|text| scalar(&text)).collect())
+fn credentials(credentials: &BTreeMap<CredentialName, CredentialConfig>) -> Item {
+    let one = |credential: &CredentialConfig| {
+        let mut fields = vec![
+            field("kind", text(credential.kind.as_str())),
+            field("hosts", list(credential.hosts.iter())),
+            field("allow_plain_http", bare(credential.allow_plain_http)),
+        ];
+        fields.extend(credential.kind.plain().into_iter().map(|(key, value)| match value {
+            Plain::Text(value) => field(key, text(value)),
+            Plain::List(values) => field(key, list(values.iter())),
+        }));
+        if !credential.also.is_empty() {
+            fields.push(field("also", list(credential.also.iter())));
+        }
+        if let CredentialKind::StandardWebhooks { secrets } = &credential.kind {
+            fields.push(field("secrets", list(secrets.iter())));
+        } else {
+            let secrets = credential.kind.secrets().into_iter();
+            fields.extend(secrets.map(|(key, at)| field(key, text(&at.to_string()))));
+        }
+        Item::Map(fields)
+    };
+    Item::Map(credentials.iter().map(|(name, credential)| (name.to_string(), one(credential))).collect())
+}
+
+fn list<T: std::fmt::Display>(items: impl Iterator<Item = T>) -> Item {
+    Item::List(items.map(|item| scalar(&item.to_string())).collect())
 }
 
 fn logging(logging: &LoggingConfig) -> Item {
@@ -339,6 +368,7 @@ mod tests {
                 max_doublings: numbers.1,
                 max_retry_duration: duration,
                 jitter: numbers.2,
+                credential_wait_max: a,
                 stop_when: if all && duration.is_some() { StopWhen::All } else { StopWhen::Any },
                 on_status,
             },
@@ -364,6 +394,7 @@ mod tests {
                 retry,
                 retention,
                 dead_letters,
+                auth: None,
             },
         )
     }
@@ -426,6 +457,8 @@ mod tests {
                 config.queues =
                     queues.into_iter().map(|(name, queue)| (QueueName::parse(&name).unwrap(), queue)).collect();
                 config.queue_defaults = defaults;
+                config.credentials = credentials();
+                config.queue_defaults.auth = config.credentials.keys().next().cloned();
                 (config.payload_bytes_max, config.storage.reserve) = sizes;
                 config.callers = callers();
                 config
@@ -442,6 +475,25 @@ mod tests {
     least: {issuer: \"https://b.example\", audience: [a]}
 ";
         load_with(text, &[], Flags::default()).unwrap().config.callers
+    }
+
+    /// One of each kind.
+    fn credentials() -> BTreeMap<CredentialName, CredentialConfig> {
+        let text = "credentials:
+  bearer: {kind: bearer, token: \"env:TOKEN\", hosts: [a.example, \"*.b.example:8443\", \"*:*\"]}
+  basic: {kind: basic, username: \"null\", password: \"file:a: b\", allow_plain_http: true}
+  header: {kind: header, name: X-Key, value: \"env:KEY\"}
+  post: {kind: oauth2_client_credentials, token_url: \"https://a.example/t?x=1\", client_id: \"7\", scopes: [a, \"1\"],
+         client_auth: client_secret_post, client_secret: \"env:S\", audience: \"null\"}
+  jwt: {kind: oauth2_client_credentials, token_url: \"https://a.example/t\", client_id: me,
+        client_auth: private_key_jwt, private_key: \"file:k\", key_id: \"1\"}
+  identity-mtls: {kind: mtls, certificate: \"file:c\", private_key: \"env:K\"}
+  signed: {kind: standard_webhooks, secrets: [\"env:A\", \"file:b: c\"]}
+  all: {kind: header, name: X-Also, value: \"env:KEY\", also: [identity-mtls, signed, basic]}
+  access: {kind: service_account, key: \"file:k\", scopes: [a]}
+  identity: {kind: service_account, key: \"file:k\", audience: \"https://a.example\"}
+";
+        load_with(text, &[], Flags::default()).unwrap().config.credentials
     }
 
     proptest! {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use super::address::{self, EgressEntry};
 use super::callers;
+use super::credential::{self, CredentialConfig};
 use super::fault::{ConfigFaults, child};
 use super::model::{
     Bound, Config, EgressConfig, HostConfig, HostsConfig, LogFormat, LoggingConfig, MetricsConfig, QueueConfig,
@@ -17,7 +18,7 @@ use super::section::Section;
 use super::value::{bytes, nullable, number, path, socket, span, truth, whole, word};
 use crate::task::limits;
 use crate::task::outcome::{OnStatus, StatusAction};
-use crate::task::{LaneName, PriorityOrder, QueueName, RetryPolicy, Span, StopWhen};
+use crate::task::{CredentialName, LaneName, PriorityOrder, QueueName, RetryPolicy, Span, StopWhen};
 
 /// The shortest span there is.
 const ONE_MS: Span = Span::from_millis(1);
@@ -31,6 +32,8 @@ pub(super) fn config(root: &Node, faults: &mut ConfigFaults) -> Config {
     let queue_defaults = queue(&root.at("queue_defaults"), &default.queue_defaults, faults);
     let loopback = is_loopback(server.listen);
     let payload_bytes = bytes(1, limits::PAYLOAD_BYTES_MAX);
+    let credentials = credential::credentials(&root.at("credentials"), faults);
+    check_auth(&root, &credentials, faults);
     Config {
         data_dir: root.get("data_dir", default.data_dir, path, faults),
         certs_dir: root.get("certs_dir", default.certs_dir, path, faults),
@@ -42,6 +45,7 @@ pub(super) fn config(root: &Node, faults: &mut ConfigFaults) -> Config {
         hosts: hosts(&root.at("hosts"), &default.hosts, faults),
         egress: egress(&root.at("egress"), loopback, default.egress.http, faults),
         callers: callers::callers(&root.at("callers"), faults),
+        credentials,
         payload_bytes_max: root.at("limits").get("payload_bytes", default.payload_bytes_max, payload_bytes, faults),
         storage: storage(&root.at("storage"), default.storage, faults),
         logging: logging(&root.at("logging"), default.logging, faults),
@@ -140,6 +144,24 @@ fn queue(at: &Section<'_>, base: &QueueConfig, faults: &mut ConfigFaults) -> Que
         retry: retry(&at.at("retry"), &base.retry, faults),
         retention: bound(&at.at("retention"), base.retention, faults),
         dead_letters: bound(&at.at("dead_letters"), base.dead_letters, faults),
+        auth: at.get("auth", base.auth.clone(), nullable(credential::reference), faults),
+    }
+}
+
+/// Whoever names a credential has to name one that there is; told where it was written.
+fn check_auth(root: &Section<'_>, credentials: &BTreeMap<CredentialName, CredentialConfig>, faults: &mut ConfigFaults) {
+    let queues = root.at("queues");
+    let named = queues.keys().map(|key| queues.at(key)).chain([root.at("queue_defaults")]);
+    // A credential that is faulty itself is there: one fault is told once.
+    let written: Vec<&str> = root.at("credentials").keys().collect();
+    for at in named {
+        // What is no name at all was told when it was read.
+        let auth = at.get("auth", None, nullable(credential::reference), &mut ConfigFaults::default());
+        let Some(auth) = auth.filter(|auth| !written.contains(&auth.as_str())) else { continue };
+        let near = super::shape::nearest(auth.as_str(), credentials.keys().map(CredentialName::as_str));
+        let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        let detail = format!("there is no credential `{auth}`{near}");
+        faults.push(at.origin_of("auth"), child(&at.path, "auth"), detail);
     }
 }
 
@@ -166,6 +188,7 @@ fn retry(at: &Section<'_>, base: &RetryPolicy, faults: &mut ConfigFaults) -> Ret
         max_retry_duration: at.get("max_retry_duration", base.max_retry_duration, duration, faults),
         jitter: at.get("jitter", base.jitter, number(0.0, 1.0), faults),
         stop_when: at.get("stop_when", base.stop_when, stop, faults),
+        credential_wait_max: at.get("credential_wait_max", base.credential_wait_max, &backoff, faults),
         on_status: on_status(&at.at("on_status"), &base.on_status, faults),
     };
     // What is only inherited was looked at where it was written.

@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::task::{QueueName, Status, WallMs};
+use crate::task::{CredentialName, QueueName, Status, WallMs};
 
 /// A cheap handle on the metrics of this process.
 #[derive(Debug, Clone)]
@@ -99,6 +99,9 @@ pub struct Metrics {
     pub(super) connections_failed: Counter,
     pub(super) authentication_failures: Family<FailureLabels, Counter>,
     pub(super) issuer_fetches: Family<IssuerLabels, Counter>,
+    pub(super) token_fetches: Family<FetchLabels, Counter>,
+    pub(super) token_cache_hits: Family<CredentialLabels, Counter>,
+    pub(super) token_wait: Histogram,
     pub(super) stale_settles: Counter,
     pub(super) wall_jumps: Counter,
     pub(super) accepting: Gauge,
@@ -134,6 +137,10 @@ impl Metrics {
             connections_failed: Counter::default(),
             authentication_failures: Family::default(),
             issuer_fetches: Family::default(),
+            token_fetches: Family::default(),
+            token_cache_hits: Family::default(),
+            // 0.1 ms … 26 s
+            token_wait: Histogram::new(exponential_buckets(0.000_1, 4.0, 10)),
             stale_settles: Counter::default(),
             wall_jumps: Counter::default(),
             accepting: Gauge::default(),
@@ -157,6 +164,7 @@ impl Metrics {
         metrics.register_tasks(registry);
         metrics.register_process(registry);
         metrics.register_config(registry);
+        metrics.register_credentials(registry);
         metrics.register_certificate(registry);
         metrics
     }
@@ -209,6 +217,15 @@ impl Metrics {
         registry.register("accepting", "1 while there is disk space for new tasks", self.accepting.clone());
         let build = Info::new(BuildLabels { version: env!("CARGO_PKG_VERSION") });
         registry.register("build", "What is running", build);
+    }
+
+    fn register_credentials(&self, registry: &mut Registry) {
+        let fetches = "Tokens asked of their issuers, by credential and result";
+        registry.register("token_fetches", fetches, self.token_fetches.clone());
+        let hits = "Calls whose token was there, by credential";
+        registry.register("token_cache_hits", hits, self.token_cache_hits.clone());
+        let wait = "For how long calls waited for their token";
+        registry.register_with_unit("token_wait", wait, Unit::Seconds, self.token_wait.clone());
     }
 
     fn register_config(&self, registry: &mut Registry) {
@@ -307,6 +324,33 @@ pub(super) struct ReloadLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct FailureLabels {
     pub(super) answer: &'static str,
+}
+
+/// A credential's name as a label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct CredentialLabel(CredentialName);
+
+impl EncodeLabelValue for CredentialLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        EncodeLabelValue::encode(&self.0.as_str(), encoder)
+    }
+}
+
+impl From<&CredentialName> for CredentialLabel {
+    fn from(credential: &CredentialName) -> Self {
+        Self(credential.clone())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct CredentialLabels {
+    pub(super) credential: CredentialLabel,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct FetchLabels {
+    pub(super) credential: CredentialLabel,
+    pub(super) result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

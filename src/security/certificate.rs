@@ -7,7 +7,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::local_ca::{self, damaged, fingerprint, names_of, parse_certificate, validity};
+use super::local_ca::{self, Wanted, damaged, fingerprint, names_of, parse_certificate, validity};
 use super::private_file;
 use super::server_tls::{Source, TlsSetupError};
 use crate::config::ServerConfig;
@@ -62,7 +62,7 @@ pub fn on_disk(server: &ServerConfig, certs_dir: &Path) -> Result<Option<OnDisk>
 pub fn renew(server: &ServerConfig, certs_dir: &Path, now: WallMs) -> Result<Option<OnDisk>, TlsSetupError> {
     let Source::Local { dir, names } = Source::of(server, certs_dir)? else { return Ok(None) };
     let provider = Arc::new(aws_lc_rs::default_provider());
-    local_ca::issue_another(&dir, &names, &provider, now)?;
+    local_ca::certificate(&dir, &names, &provider, now, Wanted::Another)?;
     on_disk(server, certs_dir)
 }
 

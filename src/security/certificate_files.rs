@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
+use super::private_file;
+
 /// A digest of what the files hold, or of why they cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Content([u8; 32]);
@@ -14,44 +16,52 @@ impl Content {
     fn of(files: &[PathBuf]) -> Self {
         let mut hash = Sha256::new();
         for file in files {
-            let (kind, bytes) = match std::fs::read(file) {
-                Ok(bytes) => (0_u8, bytes),
-                Err(error) => (1, error.kind().to_string().into_bytes()),
+            let (kind, text) = match private_file::read(file) {
+                Ok(Some(text)) => (0_u8, text),
+                Ok(None) => (1, String::new()),
+                Err(error) => (2, error.to_string()),
             };
             hash.update([kind]);
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
         }
         Self(hash.finalize().into())
     }
 }
 
-/// What was acted on, and what else was seen at the last look.
+/// A watch on some files.
 #[derive(Debug)]
-pub(super) struct Watch(Mutex<(Content, Option<Content>)>);
+pub(super) struct Watch {
+    files: Vec<PathBuf>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    acted_on: Content,
+    /// What else was there at the last look.
+    other: Option<Content>,
+}
 
 impl Watch {
     /// From what the files hold now. To be made before they are read in earnest: what is written meanwhile is noticed.
-    pub(super) fn new(files: &[PathBuf]) -> Self {
-        Self(Mutex::new((Content::of(files), None)))
+    pub(super) fn new(files: Vec<PathBuf>) -> Self {
+        let seen = Seen { acted_on: Content::of(&files), other: None };
+        Self { files, seen: Mutex::new(seen) }
     }
 
     /// Whether the files hold something else, and held the same at the look before: who writes a certificate and then
     /// its key is not caught between the two. Told once.
-    pub(super) fn has_changed(&self, files: &[PathBuf]) -> bool {
-        let now = Content::of(files);
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (acted_on, other) = &mut *seen;
-        if now == *acted_on {
-            *other = None;
-            return false;
+    pub(super) fn has_changed(&self) -> bool {
+        let now = Content::of(&self.files);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_other = now != seen.acted_on;
+        let at_rest = seen.other == Some(now);
+        seen.other = (is_other && !at_rest).then_some(now);
+        if is_other && at_rest {
+            seen.acted_on = now;
         }
-        if *other != Some(now) {
-            *other = Some(now);
-            return false;
-        }
-        (*acted_on, *other) = (now, None);
-        true
+        is_other && at_rest
     }
 }
 
@@ -64,9 +74,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
         std::fs::write(&a, "1").unwrap();
-        let files = [a.clone(), b.clone()];
-        let watch = Watch::new(&files);
-        let look = || watch.has_changed(&files);
+        let watch = Watch::new(vec![a.clone(), b.clone()]);
+        let look = || watch.has_changed();
         assert!(!look() && !look(), "nothing has changed, and a missing file stays missing");
         std::fs::write(&a, "2").unwrap();
         assert!(!look(), "perhaps somebody is still writing");

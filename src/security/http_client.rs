@@ -12,11 +12,11 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::{fmt, fs, io};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Certificate, Client};
+use reqwest::{Certificate, Client, Identity};
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -101,12 +101,44 @@ pub struct NextClients {
 #[derive(Debug)]
 struct Current {
     policy: Arc<EgressPolicy>,
+    anonymous: Clients,
+    /// The files of `egress.ca_files`, as they were read.
+    certificates: Vec<Vec<u8>>,
+    /// The authorities in them.
+    trusted: Vec<Certificate>,
+}
+
+/// Clients whose connections may be used for each other's calls.
+#[derive(Debug, Clone)]
+struct Clients {
     general: Client,
     /// The resolver hook is not told the port, so each port that we listen on ourselves has a client of its own, whose
     /// hook knows it.
     by_own_port: BTreeMap<u16, Client>,
-    /// The files of `egress.ca_files`, as they were read.
-    certificates: Vec<Vec<u8>>,
+}
+
+/// A client certificate, and the clients that show it: no connection made with it is used by anybody else, nor under
+/// another policy than the one it was made under.
+pub struct ClientIdentity {
+    identity: Identity,
+    made: Mutex<Option<(Weak<Current>, Clients)>>,
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientIdentity(…)")
+    }
+}
+
+/// Why there is no client for a call with a certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The URL may not be called.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// No client was made.
+    #[error(transparent)]
+    Clients(#[from] ClientsError),
 }
 
 impl OutgoingClients {
@@ -155,8 +187,22 @@ impl OutgoingClients {
     pub fn client_for(&self, url: &Url) -> Result<Client, Refusal> {
         let current = self.current();
         current.policy.check_url(url)?;
-        let own = url.port_or_known_default().and_then(|port| current.by_own_port.get(&port));
-        Ok(own.unwrap_or(&current.general).clone())
+        Ok(current.anonymous.for_port_of(url))
+    }
+
+    /// The client to call `url` with that shows a certificate.
+    pub fn client_as(&self, identity: &ClientIdentity, url: &Url) -> Result<Client, IdentityError> {
+        let current = self.current();
+        current.policy.check_url(url)?;
+        let mut made = identity.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = made.as_ref().filter(|(under, _)| std::ptr::eq(under.as_ptr(), Arc::as_ptr(&current)));
+        if let Some((_, clients)) = kept {
+            return Ok(clients.for_port_of(url));
+        }
+        let clients = Clients::build(&current.policy, &current.trusted, Some(&identity.identity), &self.lookups)?;
+        let client = clients.for_port_of(url);
+        *made = Some((Arc::downgrade(&current), clients));
+        Ok(client)
     }
 
     fn current(&self) -> Arc<Current> {
@@ -173,18 +219,59 @@ impl Current {
     ) -> Result<Self, ClientsError> {
         let policy = Arc::new(EgressPolicy::new(config, own).with_local(is_local));
         let trusted = parse_certificates(&config.ca_files, &certificates)?;
-        let client = |port| {
-            let resolver = GuardedResolver { policy: Arc::clone(&policy), port, lookups: lookups.clone() };
-            build_client(resolver, trusted.clone())
-        };
-        let general = client(0)?;
-        let by_own_port = policy.own_ports().map(|port| Ok((port, client(port)?))).collect::<Result<_, _>>()?;
-        Ok(Self { policy: Arc::clone(&policy), general, by_own_port, certificates })
+        let anonymous = Clients::build(&policy, &trusted, None, lookups)?;
+        Ok(Self { policy, anonymous, certificates, trusted })
     }
 }
 
-fn build_client(resolver: GuardedResolver, certificates: Vec<Certificate>) -> Result<Client, ClientsError> {
-    Client::builder()
+impl Clients {
+    fn build(
+        policy: &Arc<EgressPolicy>,
+        trusted: &[Certificate],
+        identity: Option<&Identity>,
+        lookups: &Lookups,
+    ) -> Result<Self, ClientsError> {
+        let client = |port| {
+            let resolver = GuardedResolver { policy: Arc::clone(policy), port, lookups: lookups.clone() };
+            build_client(resolver, trusted.to_vec(), identity.cloned())
+        };
+        let general = client(0)?;
+        let by_own_port = policy.own_ports().map(|port| Ok((port, client(port)?))).collect::<Result<_, _>>()?;
+        Ok(Self { general, by_own_port })
+    }
+
+    fn for_port_of(&self, url: &Url) -> Client {
+        let own = url.port_or_known_default().and_then(|port| self.by_own_port.get(&port));
+        own.unwrap_or(&self.general).clone()
+    }
+}
+
+impl ClientIdentity {
+    /// A certificate (with those between it and its CA after it) and its key, both in PEM. The error says what is wrong,
+    /// not with what.
+    pub fn new(certificate: &str, key: &str) -> Result<Self, String> {
+        let expected =
+            || "expected a private key in PEM that belongs to the certificate, which is in PEM too".to_owned();
+        let identity =
+            Identity::from_pem(format!("{key}\n{certificate}").as_bytes()).map_err(|_may_quote| expected())?;
+        // Only a client that is built shows whether the two belong together.
+        let built = Client::builder().tls_certs_only([]).identity(identity.clone()).build();
+        built.map_err(|_may_quote| expected())?;
+        Ok(Self { identity, made: Mutex::new(None) })
+    }
+}
+
+fn build_client(
+    resolver: GuardedResolver,
+    certificates: Vec<Certificate>,
+    identity: Option<Identity>,
+) -> Result<Client, ClientsError> {
+    let builder = Client::builder();
+    let builder = match identity {
+        Some(identity) => builder.identity(identity),
+        None => builder,
+    };
+    builder
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .no_proxy()
@@ -305,7 +392,7 @@ mod tests {
         let strict = EgressConfig { loopback: false, ..config() };
         clients.replace(clients.prepare(&strict).unwrap().expect("another policy"));
         let url = Url::parse(&format!("http://localhost:{}/", own.port())).unwrap();
-        let error = clients.current().general.get(url).send().await.unwrap_err();
+        let error = clients.current().anonymous.general.get(url).send().await.unwrap_err();
         assert_eq!(refused(&error).unwrap().rule, "loopback", "asked again by the resolver hook itself");
     }
 

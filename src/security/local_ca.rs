@@ -63,6 +63,15 @@ pub(super) fn files_served(dir: &Path) -> [PathBuf; 3] {
     [ca, leaf, leaf_key]
 }
 
+/// Refuses a directory whose CA is gone.
+pub(super) fn is_there(dir: &Path) -> Result<(), TlsSetupError> {
+    let Files { ca, leaf, .. } = Files::of(dir);
+    match private_file::read(&ca)? {
+        Some(_) => Ok(()),
+        None => Err(TlsSetupError::Missing { path: ca, needed_for: leaf }),
+    }
+}
+
 /// A certificate of the local CA, ready to serve.
 pub(super) struct Local {
     pub(super) key: CertifiedKey,
@@ -87,34 +96,17 @@ struct Ca {
     created: bool,
 }
 
-/// Loads the certificate from `dir`, or has the local CA (which is made too, if there is none) issue one for `names`.
-pub(super) fn load_or_issue(
-    dir: &Path,
-    names: &BTreeSet<String>,
-    provider: &Arc<CryptoProvider>,
-    now: WallMs,
-) -> Result<Local, TlsSetupError> {
-    have(dir, names, provider, now, Wanted::AGoodOne)
-}
-
-/// Has the local CA issue a certificate for `names`, however good the one is that is there.
-pub(super) fn issue_another(
-    dir: &Path,
-    names: &BTreeSet<String>,
-    provider: &Arc<CryptoProvider>,
-    now: WallMs,
-) -> Result<Local, TlsSetupError> {
-    have(dir, names, provider, now, Wanted::Another)
-}
-
 /// What is asked of the CA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
+pub(super) enum Wanted {
+    /// The certificate that is there, or another where it is about to end or names other hosts.
     AGoodOne,
+    /// Another, however good the one is that is there.
     Another,
 }
 
-fn have(
+/// A certificate for `names` of the CA in `dir`; the CA is made too, if there is none.
+pub(super) fn certificate(
     dir: &Path,
     names: &BTreeSet<String>,
     provider: &Arc<CryptoProvider>,

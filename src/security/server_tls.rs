@@ -14,7 +14,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
 use super::certificate_files::Watch;
-use super::local_ca::{self, damaged, validity};
+use super::local_ca::{self, Wanted, damaged, validity};
 use super::private_file::{self, FileError};
 use crate::config::{ServerConfig, TlsVersion};
 use crate::task::WallMs;
@@ -76,6 +76,8 @@ pub enum Change {
     Created,
     /// The one that was there was about to end, or named other hosts.
     Renewed,
+    /// Somebody has put another in its place.
+    Replaced,
 }
 
 /// Why there is no TLS. Nothing was overwritten.
@@ -172,9 +174,9 @@ pub(super) enum Source {
     Files { certificate: PathBuf, key: PathBuf },
 }
 
-/// A source, and a watch on its files.
+/// Where what is served was read, and a watch on those files.
 #[derive(Debug)]
-struct Watched {
+struct Origin {
     source: Source,
     watch: Watch,
 }
@@ -185,10 +187,10 @@ impl ServerTls {
     /// address and the host of `public_url`), and renewed when less than 30 days are left or the names changed. A clock
     /// that stands before [`CLOCK_MIN`](crate::task::id::CLOCK_MIN) renews nothing that names the right hosts.
     pub fn load_or_create(server: &ServerConfig, certs_dir: &Path, now: WallMs) -> Result<Self, TlsSetupError> {
-        let source = Watched::of(server, certs_dir)?;
+        let origin = Origin::of(server, certs_dir)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let (key, facts) = source.source.load(&provider, now)?;
-        let serving = Serving { key: Arc::new(key), source: Arc::new(source) };
+        let (key, facts) = origin.source.load(&provider, now)?;
+        let serving = Serving { key: Arc::new(key), origin: Arc::new(origin) };
         let current = Arc::new(Current(RwLock::new(serving)));
         let rustls = Arc::new(rustls_config(provider, server.tls.min_version, Arc::clone(&current))?);
         Ok(Self { rustls, facts, current })
@@ -197,37 +199,34 @@ impl ServerTls {
     /// Looks at the certificate again: renews one of the local CA when it is time, reads configured files anew. New
     /// connections get the result; on an error everything stays as it was.
     pub fn refresh(&self, now: WallMs) -> Result<TlsFacts, TlsSetupError> {
-        let source = self.current.get().source;
-        let (key, facts) = source.source.load(self.rustls.crypto_provider(), now)?;
-        self.serve(key, &source);
+        let origin = self.current.get().origin;
+        origin.source.has_its_ca()?;
+        let (key, facts) = origin.source.load(self.rustls.crypto_provider(), now)?;
+        self.serve(key, &origin);
         Ok(facts)
     }
 
     /// Whether somebody changed the files since they were last read: then they are read, and new connections get what
-    /// they hold. `None`: nothing else is to be served. A bad pair is told once, and everything stays as it was. To be
+    /// they hold. `None`: nobody did. A bad pair is told once, and everything stays as it was. To be
     /// asked every [`CERTIFICATE_LOOK_INTERVAL`](crate::task::limits::CERTIFICATE_LOOK_INTERVAL): a change is acted on
     /// at the second look that sees it.
     pub fn look(&self, now: WallMs) -> Option<Result<TlsFacts, TlsSetupError>> {
-        let Serving { key: served, source } = self.current.get();
-        if !source.watch.has_changed(&source.source.files()) {
+        let Serving { key: served, origin } = self.current.get();
+        if !origin.watch.has_changed() {
             return None;
         }
-        let loaded = source.source.load(self.rustls.crypto_provider(), now);
-        let loaded = loaded.and_then(|(key, facts)| {
-            let is_other = key.cert != served.cert;
-            if is_other {
-                source.source.is_in_time(&facts, now)?;
-            }
-            self.serve(key, &source);
-            Ok(is_other.then_some(facts))
+        let looked = origin.source.has_its_ca().and_then(|()| {
+            let (key, facts) = origin.source.load_after(&served, self.rustls.crypto_provider(), now)?;
+            self.serve(key, &origin);
+            Ok(facts)
         });
-        loaded.transpose()
+        Some(looked)
     }
 
-    fn serve(&self, key: CertifiedKey, source: &Arc<Watched>) {
+    fn serve(&self, key: CertifiedKey, origin: &Arc<Origin>) {
         let mut serving = self.current.0.write().unwrap_or_else(PoisonError::into_inner);
         // Meanwhile the certificate may have been replaced by one from elsewhere.
-        if Arc::ptr_eq(&serving.source, source) {
+        if Arc::ptr_eq(&serving.origin, origin) {
             serving.key = Arc::new(key);
         }
     }
@@ -240,13 +239,14 @@ impl ServerTls {
         certs_dir: &Path,
         now: WallMs,
     ) -> Result<NextCertificate, TlsSetupError> {
-        let source = Watched::of(server, certs_dir)?;
-        let (key, facts) = source.source.load(self.rustls.crypto_provider(), now)?;
-        let is_other = key.cert != self.current.get().key.cert;
-        if is_other {
-            source.source.is_in_time(&facts, now)?;
+        let origin = Origin::of(server, certs_dir)?;
+        let before = self.current.get();
+        if matches!(before.origin.source, Source::Local { .. }) {
+            origin.source.has_its_ca()?;
         }
-        let serving = Serving { key: Arc::new(key), source: Arc::new(source) };
+        let (key, facts) = origin.source.load_after(&before.key, self.rustls.crypto_provider(), now)?;
+        let is_other = key.cert != before.key.cert;
+        let serving = Serving { key: Arc::new(key), origin: Arc::new(origin) };
         Ok(NextCertificate { serving, is_other, facts })
     }
 
@@ -256,10 +256,10 @@ impl ServerTls {
     }
 }
 
-impl Watched {
+impl Origin {
     fn of(server: &ServerConfig, certs_dir: &Path) -> Result<Self, TlsSetupError> {
         let source = Source::of(server, certs_dir)?;
-        let watch = Watch::new(&source.files());
+        let watch = Watch::new(source.files());
         Ok(Self { source, watch })
     }
 }
@@ -290,10 +290,36 @@ impl Source {
         }
     }
 
+    /// Refuses to go on with a local CA that somebody has taken away: another one would be made without a word, which no
+    /// client trusts. A start makes one, and says so.
+    fn has_its_ca(&self) -> Result<(), TlsSetupError> {
+        match self {
+            Self::Local { dir, .. } => local_ca::is_there(dir),
+            Self::Files { .. } => Ok(()),
+        }
+    }
+
+    /// Loads what is to be served in the place of `served`.
+    fn load_after(
+        &self,
+        served: &CertifiedKey,
+        provider: &Arc<CryptoProvider>,
+        now: WallMs,
+    ) -> Result<(CertifiedKey, TlsFacts), TlsSetupError> {
+        let (key, mut facts) = self.load(provider, now)?;
+        if key.cert != served.cert {
+            self.is_in_time(&facts, now)?;
+            if matches!(facts.change, Change::Kept | Change::KeptInDoubt) {
+                facts.change = Change::Replaced;
+            }
+        }
+        Ok((key, facts))
+    }
+
     fn load(&self, provider: &Arc<CryptoProvider>, now: WallMs) -> Result<(CertifiedKey, TlsFacts), TlsSetupError> {
         match self {
             Self::Local { dir, names } => {
-                let local = local_ca::load_or_issue(dir, names, provider, now)?;
+                let local = local_ca::certificate(dir, names, provider, now, Wanted::AGoodOne)?;
                 let names = names.iter().cloned().collect();
                 let facts = TlsFacts {
                     ca: Some(local.ca),
@@ -379,7 +405,7 @@ fn rustls_config(
 #[derive(Debug, Clone)]
 struct Serving {
     key: Arc<CertifiedKey>,
-    source: Arc<Watched>,
+    origin: Arc<Origin>,
 }
 
 /// The certificate that new connections get.

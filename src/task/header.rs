@@ -35,6 +35,23 @@ impl LeaseKind {
     }
 }
 
+/// How long a task has been without a credential to go with, in this series and since its last counted attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct NoCredential {
+    /// How often it was to start and had none.
+    pub waits: u16,
+    /// How many of these times whoever issues it said no (400, 401).
+    pub refusals: u8,
+}
+
+impl NoCredential {
+    /// After one more time.
+    #[must_use]
+    pub fn once_more(self, refused: bool) -> Self {
+        Self { waits: self.waits.saturating_add(1), refusals: self.refusals.saturating_add(u8::from(refused)) }
+    }
+}
+
 /// The small part of a task that changes: all that is needed to decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
@@ -72,7 +89,8 @@ pub struct Header {
     pub due: WallMs,
     /// When it expires if it has not ended and is not running.
     pub expires_at: Option<WallMs>,
-    /// When the series is over unless an attempt has started (`max_retry_duration`, where it can end the series).
+    /// When the series is over unless an attempt has started (`max_retry_duration`, where it can end the series;
+    /// `credential_wait_max`, while there is no credential).
     pub give_up_at: Option<WallMs>,
     /// When the first attempt of this series started.
     pub first_dispatched_at: Option<WallMs>,
@@ -84,6 +102,8 @@ pub struct Header {
     pub last_class: Option<OutcomeClass>,
     /// The status of the last answer, if the last attempt had one.
     pub last_http_status: Option<u16>,
+    /// Whether it waits for a credential, and since how many tries.
+    pub no_credential: NoCredential,
     /// Why it is dead, when it is.
     pub dead_reason: Option<DeadReason>,
     /// Bytes of its payload.
@@ -123,6 +143,7 @@ impl Header {
             changed_at: now,
             last_class: None,
             last_http_status: None,
+            no_credential: NoCredential::default(),
             dead_reason: None,
             payload_bytes: 0,
         }

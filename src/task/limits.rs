@@ -169,6 +169,8 @@ pub const ATTEMPTS_MAX: u32 = 1_000_000;
 pub const DOUBLINGS_MAX: u32 = 64;
 /// What `min_backoff`, `max_backoff` and `priority_aging` may be.
 pub const BACKOFF_MAX: Span = Span::from_secs(366 * 86_400);
+/// How often whoever issues a task's credential may say no (400, 401) before the task is dead.
+pub const ISSUER_REFUSALS_MAX: u8 = 3;
 /// Attempts kept of a series at its beginning.
 pub const ATTEMPTS_KEPT_FIRST: u32 = 20;
 /// Attempts kept at its end.
@@ -313,6 +315,46 @@ pub const QUEUES_MAX: usize = 10_000;
 pub const HOST_OVERRIDES_MAX: usize = 10_000;
 /// Entries of one `egress` list.
 pub const EGRESS_ENTRIES_MAX: usize = 1_000;
+/// Credentials of one server.
+pub const CREDENTIALS_MAX: usize = 1_000;
+/// Entries of one credential's `hosts`.
+pub const CREDENTIAL_HOSTS_MAX: usize = 100;
+/// Scopes of one credential.
+pub const CREDENTIAL_SCOPES_MAX: usize = 100;
+/// Characters of a credential's plain values: a username, a header's name, a client id, a scope.
+pub const CREDENTIAL_TEXT_LEN_MAX: usize = 1_024;
+/// Entries of one credential's `also`.
+pub const CREDENTIAL_ALSO_MAX: usize = 4;
+/// Entries of one credential's `secrets`.
+pub const CREDENTIAL_SECRETS_MAX: usize = 4;
+/// The shortest secret that signs webhooks, in bytes (Standard Webhooks 1.0.0, "Signature scheme").
+pub const WEBHOOK_SECRET_BYTES_MIN: usize = 24;
+/// The longest.
+pub const WEBHOOK_SECRET_BYTES_MAX: usize = 64;
+/// A secret that a credential refers to, in bytes.
+pub const SECRET_BYTES_MAX: usize = 64 * 1024;
+/// How long fetching a token may take.
+pub const TOKEN_FETCH_MAX: Span = Span::from_secs(10);
+/// Bytes of an issuer's answer.
+pub const TOKEN_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// How long a token lives whose issuer does not say.
+pub const TOKEN_LIFE_DEFAULT: Span = Span::from_secs(300);
+/// How long a token is used at most, whatever its issuer says.
+pub const TOKEN_LIFE_MAX: Span = Span::from_secs(24 * 3_600);
+/// A token is not sent any more so long before its end, or a tenth of its life before it if that is less.
+pub const TOKEN_END_MARGIN_MAX: Span = Span::from_secs(10);
+/// So old a token may be that is to be fresh, because the target refused the one before.
+pub const TOKEN_FRESH_MAX: Span = Span::from_secs(60);
+/// How long the issuer is left alone after a first failure; twice as long after each further one.
+pub const TOKEN_FAILURE_KEPT_MIN: Span = Span::from_secs(1);
+/// How long it is left alone at most, unless it asks for more.
+pub const TOKEN_FAILURE_KEPT_MAX: Span = Span::from_secs(10);
+/// How long an issuer's `Retry-After` is heeded at most.
+pub const TOKEN_RETRY_AFTER_MAX: Span = Span::from_secs(300);
+/// Audiences of one credential whose tokens are kept.
+pub const TOKEN_AUDIENCES_MAX: usize = 1_000;
+/// For how long a signed assertion holds by which we ask for a token.
+pub const ASSERTION_LIFE: Span = Span::from_secs(300);
 /// What `max_tasks` and the `count` of `retention` and `dead_letters` may be.
 pub const TASKS_KEPT_MAX: u64 = 1_000_000_000;
 /// What `max_bytes`, `storage.reserve` and the `bytes` of `retention` and `dead_letters` may be (1 PiB).

@@ -93,6 +93,10 @@ name!(
     CallerName, NAME_LEN_MAX, &['.', '_', '-'], "[A-Za-z0-9._-]"
 );
 name!(
+    /// The name of a credential: `[A-Za-z0-9._-]{1,128}`.
+    CredentialName, NAME_LEN_MAX, &['.', '_', '-'], "[A-Za-z0-9._-]"
+);
+name!(
     /// A client's own `task_id`: `[A-Za-z0-9._:~-]{1,256}`.
     TaskName, TASK_NAME_LEN_MAX, &['.', '_', ':', '~', '-'], "[A-Za-z0-9._:~-]"
 );

@@ -38,11 +38,17 @@ pub enum OutcomeClass {
     EgressRefused,
     /// The stored record is damaged: nothing was sent.
     Corrupt,
+    /// The task's credential may not go to its target: nothing was sent.
+    CredentialRefused,
+    /// The target answered 401 to a token that had been fetched before: the token is forgotten.
+    Auth,
+    /// There was no credential to go with: nothing was sent, and this is no attempt.
+    AuthUnavailable,
 }
 
 impl OutcomeClass {
     /// Every class. Its place is its number in stores: append only.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Ok,
         Self::HttpStatus,
         Self::Dns,
@@ -57,6 +63,9 @@ impl OutcomeClass {
         Self::Released,
         Self::EgressRefused,
         Self::Corrupt,
+        Self::CredentialRefused,
+        Self::Auth,
+        Self::AuthUnavailable,
     ];
 
     /// The public word.
@@ -76,6 +85,9 @@ impl OutcomeClass {
             Self::Released => "released",
             Self::EgressRefused => "egress_refused",
             Self::Corrupt => "corrupt",
+            Self::CredentialRefused => "credential_refused",
+            Self::Auth => "auth",
+            Self::AuthUnavailable => "auth_unavailable",
         }
     }
 
@@ -99,8 +111,11 @@ pub struct Outcome {
     pub http_status: Option<u16>,
     /// What went wrong, for people; no secrets, cut to [`super::limits::ERROR_LEN_MAX`].
     pub error: Option<String>,
-    /// `Retry-After` of a 429 or 503, as a delay from the answer.
+    /// `Retry-After` of a 429 or 503, as a delay from the answer; without a credential, when it makes sense to ask for
+    /// one again.
     pub retry_after: Option<Span>,
+    /// Whether there was no credential because whoever issues it said no (400, 401): asking again hardly helps.
+    pub refused_by_issuer: bool,
     /// The first bytes of the answer's body.
     pub response_head: Bytes,
     /// From hand-over to the end.
@@ -115,6 +130,7 @@ impl Outcome {
             http_status: None,
             error: Some(error.into()),
             retry_after: None,
+            refused_by_issuer: false,
             response_head: Bytes::new(),
             took,
         }
@@ -123,7 +139,15 @@ impl Outcome {
     /// An outcome with an answer of this status.
     pub fn answered(http_status: u16, response_head: Bytes, took: Duration) -> Self {
         let class = if (200..300).contains(&http_status) { OutcomeClass::Ok } else { OutcomeClass::HttpStatus };
-        Self { class, http_status: Some(http_status), error: None, retry_after: None, response_head, took }
+        Self {
+            class,
+            http_status: Some(http_status),
+            error: None,
+            retry_after: None,
+            refused_by_issuer: false,
+            response_head,
+            took,
+        }
     }
 }
 
@@ -166,6 +190,8 @@ pub enum Verdict {
     Retry,
     /// Do not try again.
     GiveUp(DeadReason),
+    /// No attempt: wait for a credential, as long as the policy lets it.
+    Wait,
     /// Put back to its place, as if the attempt had not been started.
     Release,
 }
@@ -185,17 +211,23 @@ pub enum DeadReason {
     EgressRefused,
     /// The stored record is damaged.
     Corrupt,
+    /// The task's credential may not go to its target.
+    CredentialRefused,
+    /// There was no credential to go with for too long, or whoever issues it said no too often.
+    AuthUnavailable,
 }
 
 impl DeadReason {
     /// Every reason. Its place is its number in stores: append only.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::MaxAttempts,
         Self::MaxRetryDuration,
         Self::PermanentStatus,
         Self::CertificateRefused,
         Self::EgressRefused,
         Self::Corrupt,
+        Self::CredentialRefused,
+        Self::AuthUnavailable,
     ];
 
     /// The public word.
@@ -207,6 +239,8 @@ impl DeadReason {
             Self::CertificateRefused => "certificate_refused",
             Self::EgressRefused => "egress_refused",
             Self::Corrupt => "corrupt",
+            Self::CredentialRefused => "credential_refused",
+            Self::AuthUnavailable => "auth_unavailable",
         }
     }
 
@@ -231,7 +265,11 @@ pub fn verdict(outcome: &Outcome, on_status: &OnStatus) -> Verdict {
     use OutcomeClass as C;
     match outcome.class {
         C::Ok | C::HttpStatus => status_verdict(outcome.http_status.unwrap_or(0), on_status),
-        C::Dns
+        // The answer was a 401: what the user says of those stands.
+        C::Auth if on_status.contains_key(&401) => status_verdict(401, on_status),
+        C::AuthUnavailable => Verdict::Wait,
+        C::Auth
+        | C::Dns
         | C::Connect
         | C::TlsConnect
         | C::TimeoutBeforeHeaders
@@ -242,6 +280,7 @@ pub fn verdict(outcome: &Outcome, on_status: &OnStatus) -> Verdict {
         C::CertificateRefused => Verdict::GiveUp(DeadReason::CertificateRefused),
         C::EgressRefused => Verdict::GiveUp(DeadReason::EgressRefused),
         C::Corrupt => Verdict::GiveUp(DeadReason::Corrupt),
+        C::CredentialRefused => Verdict::GiveUp(DeadReason::CredentialRefused),
         C::Released => Verdict::Release,
     }
 }
@@ -292,10 +331,13 @@ mod tests {
                 | "timeout_body"
                 | "reset"
                 | "interrupted"
-                | "lease_expired" => Verdict::Retry,
+                | "lease_expired"
+                | "auth" => Verdict::Retry,
+                "auth_unavailable" => Verdict::Wait,
                 "certificate_refused" => Verdict::GiveUp(DeadReason::CertificateRefused),
                 "egress_refused" => Verdict::GiveUp(DeadReason::EgressRefused),
                 "corrupt" => Verdict::GiveUp(DeadReason::Corrupt),
+                "credential_refused" => Verdict::GiveUp(DeadReason::CredentialRefused),
                 "released" => Verdict::Release,
                 _ => Verdict::GiveUp(DeadReason::PermanentStatus),
             };
@@ -314,6 +356,10 @@ mod tests {
         assert_eq!(with(500), Verdict::GiveUp(DeadReason::PermanentStatus));
         assert_eq!(with(302), Verdict::Done);
         assert_eq!(with(503), Verdict::Retry);
+        let auth = Outcome { class: OutcomeClass::Auth, ..Outcome::answered(401, Bytes::new(), Duration::ZERO) };
+        assert_eq!(verdict(&auth, &on_status), Verdict::Retry);
+        let dead = [(401, StatusAction::Dead)].into();
+        assert_eq!(verdict(&auth, &dead), Verdict::GiveUp(DeadReason::PermanentStatus));
     }
 
     #[test]

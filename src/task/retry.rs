@@ -3,7 +3,8 @@
 //! Names and growth follow Cloud Tasks (`min_backoff`, `max_backoff`, `max_doublings`, `max_retry_duration`): the delay
 //! doubles `max_doublings` times, then grows linearly, then stays at `max_backoff`.
 
-use super::limits::LOOK_AGAIN;
+use super::header::NoCredential;
+use super::limits::{ISSUER_REFUSALS_MAX, LOOK_AGAIN};
 use super::outcome::{DeadReason, OnStatus};
 use super::time::Span;
 
@@ -48,6 +49,8 @@ pub struct RetryPolicy {
     pub jitter: f64,
     /// Which bound ends the series.
     pub stop_when: StopWhen,
+    /// How long a task may wait for a credential before it is dead.
+    pub credential_wait_max: Span,
     /// Statuses treated otherwise than the outcome table does.
     pub on_status: OnStatus,
 }
@@ -63,6 +66,7 @@ impl Default for RetryPolicy {
             max_retry_duration: None,
             jitter: 0.2,
             stop_when: StopWhen::Any,
+            credential_wait_max: Span::from_secs(3_600),
             on_status: OnStatus::new(),
         }
     }
@@ -85,6 +89,8 @@ pub struct RetryOverrides {
     pub jitter: Option<f64>,
     /// See [`RetryPolicy::stop_when`].
     pub stop_when: Option<StopWhen>,
+    /// See [`RetryPolicy::credential_wait_max`].
+    pub credential_wait_max: Option<Span>,
     /// Added to [`RetryPolicy::on_status`], and stronger where both name a status.
     pub on_status: OnStatus,
 }
@@ -123,6 +129,17 @@ pub struct SeriesState {
     pub expires_in: Option<Span>,
 }
 
+/// How far a task has come that has no credential to go with.
+#[derive(Debug, Clone, Copy)]
+pub struct WaitState {
+    /// How often it had none, this time included (≥ 1), and how often its issuer said no.
+    pub so_far: NoCredential,
+    /// Until it may wait no longer.
+    pub left: Span,
+    /// Until `expires_at`, if the task has one.
+    pub expires_in: Option<Span>,
+}
+
 /// What follows a failure that may be retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterFailure {
@@ -154,6 +171,7 @@ impl RetryPolicy {
             max_retry_duration: over.max_retry_duration.or(self.max_retry_duration),
             jitter: over.jitter.unwrap_or(self.jitter),
             stop_when: over.stop_when.unwrap_or(self.stop_when),
+            credential_wait_max: over.credential_wait_max.unwrap_or(self.credential_wait_max),
             on_status,
         }
     }
@@ -222,6 +240,22 @@ impl RetryPolicy {
         if series.expires_in.is_some_and(|left| delay >= left) {
             return AfterFailure::Expired;
         }
+        AfterFailure::Retry { delay, start_within }
+    }
+
+    /// What follows when there was no credential: the task is tried again with the delays of failures, the last time at
+    /// the very end of its wait.
+    pub fn without_credential(&self, wait: WaitState, ask_again_in: Option<Span>, unit: f64) -> AfterFailure {
+        let WaitState { so_far, left, expires_in } = wait;
+        if left == Span::default() || so_far.refusals >= ISSUER_REFUSALS_MAX {
+            return AfterFailure::Dead(DeadReason::AuthUnavailable);
+        }
+        let asked = ask_again_in.unwrap_or_default();
+        let delay = self.delay(u32::from(so_far.waits), None, unit).max(asked).min(left);
+        if expires_in.is_some_and(|left| delay >= left) {
+            return AfterFailure::Expired;
+        }
+        let start_within = Some(Span::from_millis(left.as_millis().saturating_add(LOOK_AGAIN.as_millis())));
         AfterFailure::Retry { delay, start_within }
     }
 }
@@ -334,6 +368,29 @@ mod tests {
         assert!(!over.is_empty() && RetryOverrides::default().is_empty());
         assert_eq!(StopWhen::parse("all"), Some(StopWhen::All));
         assert_eq!(StopWhen::parse("none"), None);
+    }
+
+    #[test]
+    fn without_a_credential_it_waits_to_the_end_of_its_wait_and_no_longer() {
+        let wait = |waits, refusals, left_s| WaitState {
+            so_far: NoCredential { waits, refusals },
+            left: Span::from_secs(left_s),
+            expires_in: None,
+        };
+        let after = |wait, again: Option<u64>| policy().without_credential(wait, again.map(Span::from_secs), 0.0);
+        let retry = |delay_s, within_s| AfterFailure::Retry {
+            delay: Span::from_secs(delay_s),
+            start_within: Some(Span::from_secs(within_s)),
+        };
+        assert_eq!(after(wait(1, 0, 3_600), None), retry(10, 3_601));
+        assert_eq!(after(wait(2, 0, 3_600), None), retry(20, 3_601), "as after failures");
+        assert_eq!(after(wait(1, 0, 3_600), Some(900)), retry(900, 3_601), "not before it makes sense to ask");
+        assert_eq!(after(wait(9, 0, 5), Some(60)), retry(5, 6), "the last time at the very end");
+        assert_eq!(after(wait(9, 0, 0), None), AfterFailure::Dead(DeadReason::AuthUnavailable));
+        assert_eq!(after(wait(2, ISSUER_REFUSALS_MAX - 1, 3_600), None), retry(20, 3_601));
+        assert_eq!(after(wait(3, ISSUER_REFUSALS_MAX, 3_600), None), AfterFailure::Dead(DeadReason::AuthUnavailable));
+        let expiring = WaitState { expires_in: Some(Span::from_secs(10)), ..wait(1, 0, 3_600) };
+        assert_eq!(after(expiring, None), AfterFailure::Expired);
     }
 
     proptest! {

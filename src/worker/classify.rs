@@ -42,24 +42,6 @@ fn class_of_tls(error: &rustls::Error) -> OutcomeClass {
     }
 }
 
-/// The error in words for people: every cause, outermost first, none said twice, and never the URL (whose query may
-/// hold a secret).
-pub(super) fn describe(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut words = String::new();
-    let mut next: Option<&(dyn Error + 'static)> = Some(&error);
-    while let Some(error) = next {
-        let part = error.to_string();
-        if !words.ends_with(&part) {
-            let separator = if words.is_empty() { "" } else { ": " };
-            words.push_str(separator);
-            words.push_str(&part);
-        }
-        next = error.source();
-    }
-    words
-}
-
 /// The first `T` among an error and its causes. Looks into [`io::Error`]s, which hide what they wrap from `source`.
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);

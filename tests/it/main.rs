@@ -14,6 +14,8 @@ mod clocks;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod credentials;
+#[cfg(test)]
 mod dead_letter;
 #[cfg(test)]
 mod delivery;

@@ -86,7 +86,7 @@ async fn the_default_policy_tries_twenty_times_in_about_eight_hours() {
     let queue = stage.server.client.get("/queues/default").await.body;
     let expected = json!({
         "max_attempts": 20, "min_backoff": "1s", "max_backoff": "1h", "max_doublings": 16, "max_retry_duration": null,
-        "jitter": 0.2, "stop_when": "any", "on_status": {},
+        "jitter": 0.2, "stop_when": "any", "credential_wait_max": "1h", "on_status": {},
     });
     assert_eq!(queue["config"]["retry"], expected);
 

@@ -135,6 +135,7 @@ fn retry() -> ObjectBuilder {
         ),
         ("jitter", optional(jitter)),
         ("stop_when", optional(stop_when)),
+        ("credential_wait_max", backoff("So long it may wait for a credential.")),
         ("on_status", optional(on_status())),
     ];
     object("What a task says about retrying; the rest comes from its queue.", fields)
@@ -163,6 +164,13 @@ fn http_request() -> ObjectBuilder {
         (
             "body_base64",
             text("Sent as the bytes it encodes: standard base64 with padding.").content_encoding("base64").into(),
+        ),
+        (
+            "auth",
+            text("The name of the credential that the request carries; its queue's if none is named.")
+                .pattern(Some("^[A-Za-z0-9._-]{1,128}$"))
+                .examples([json!("billing")])
+                .into(),
         ),
     ];
     let two = [["body", "body_text"], ["body", "body_base64"], ["body_text", "body_base64"]]

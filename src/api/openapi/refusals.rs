@@ -46,7 +46,14 @@ pub(in crate::api) const ACCEPT: &[Code] = &[
     Code::StorageFull,
 ];
 /// Tasks are read (`wire_task`), and an `Idempotency-Key`.
-const TASK: &[Code] = &[Code::UnknownTaskType, Code::EgressRefused, Code::InvalidIdempotencyKey];
+const TASK: &[Code] = &[
+    Code::UnknownTaskType,
+    Code::EgressRefused,
+    Code::UnknownCredential,
+    Code::CredentialNotAllowed,
+    Code::CredentialOverPlainHttp,
+    Code::InvalidIdempotencyKey,
+];
 
 /// The refusals of an operation; `None` for one that is not known here.
 fn of(operation: &str) -> Option<Vec<&'static [Code]>> {

@@ -125,6 +125,7 @@ fn bounds_are_those_of_the_code_one_within_and_one_beyond() {
         ("retry/jitter", json!(0), json!(-0.1)),
         ("retry/stop_when", json!("all"), json!("both")),
         ("retry/stop_when", json!(null), json!(1)),
+        ("retry/credential_wait_max", json!("1h"), json!(366 * 86_400 + 1)),
         ("retry/on_status", json!({"200": "dead", "599": "done"}), json!({"600": "done"})),
         ("retry/on_status", json!({}), json!({"404": "later"})),
         ("task_type", json!("http_request"), json!(null)),

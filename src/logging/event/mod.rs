@@ -1,6 +1,7 @@
 //! One struct per operational fact. Its line carries a stable `event` field; its metrics are counted nowhere else.
 
 mod config;
+mod credential;
 mod engine;
 mod issuer;
 mod key;
@@ -10,6 +11,7 @@ mod task;
 use super::metrics::{Metrics, Telemetry};
 
 pub use config::{ConfigRefused, ConfigReloaded};
+pub use credential::{TokenFetched, TokenLent};
 pub use engine::{
     ClockTrusted, CommitDone, CommitUnknown, Interrupted, PressureEased, QueueHeld, QueuePaused, QueueResumed,
     Recovered, StoreFull, StorePressure, WallJump,
@@ -105,6 +107,8 @@ events!(
     KeyUsesLost,
     AuthenticationFailed,
     IssuerKeysFetched,
+    TokenFetched,
+    TokenLent,
 );
 
 impl Fact for Event {

@@ -6,7 +6,9 @@ use super::*;
 use crate::clock::Clock;
 use crate::logging::subscriber::{LineFormat, capture};
 use crate::task::outcome::DeadReason;
-use crate::task::{CallerName, IdTail, OutcomeClass, QueueName, Span, Status, TaskId, TaskKey, TaskType, WallMs};
+use crate::task::{
+    CallerName, CredentialName, IdTail, OutcomeClass, QueueName, Span, Status, TaskId, TaskKey, TaskType, WallMs,
+};
 
 fn id() -> TaskId {
     TaskId { key: TaskKey::from_i64(1 << 40).unwrap(), tail: IdTail::new(7) }
@@ -233,10 +235,38 @@ fn issuer_events() -> Vec<(Event, &'static str, &'static str, &'static [&'static
     vec![(fetched.into(), "issuer_keys_fetched", "DEBUG", ok), (failed.into(), "issuer_keys_fetched", "WARN", status)]
 }
 
+fn token_events() -> Vec<(Event, &'static str, &'static str, &'static [&'static str])> {
+    let credential = CredentialName::parse("billing").unwrap();
+    let fetched = TokenFetched { credential: credential.clone(), result: "ok", took: Duration::ZERO, error: None };
+    let failed = TokenFetched { result: "refused", error: Some("the issuer said no".to_owned()), ..fetched.clone() };
+    let lent = TokenLent { credential, was_there: true, waited: Duration::from_millis(250) };
+    let ok: &[&str] = &["sendoff_token_fetches_total{credential=\"billing\",result=\"ok\"} 1"];
+    let refused: &[&str] = &["sendoff_token_fetches_total{credential=\"billing\",result=\"refused\"} 1"];
+    let hit: &[&str] = &[
+        "sendoff_token_cache_hits_total{credential=\"billing\"} 1",
+        "sendoff_token_wait_seconds_sum 0.25",
+        "sendoff_token_wait_seconds_count 1",
+    ];
+    vec![
+        (fetched.into(), "token_fetched", "DEBUG", ok),
+        (failed.into(), "token_fetched", "WARN", refused),
+        (lent.clone().into(), "token_lent", "TRACE", hit),
+        (TokenLent { was_there: false, ..lent }.into(), "token_lent", "TRACE", hit.get(1..).unwrap()),
+    ]
+}
+
 #[test]
 fn each_fact_writes_its_line_and_moves_its_metrics_only() {
-    for (event, name, level, metrics) in
-        [task_events(), engine_events(), process_events(), config_events(), key_events(), issuer_events()].concat()
+    for (event, name, level, metrics) in [
+        task_events(),
+        engine_events(),
+        process_events(),
+        config_events(),
+        key_events(),
+        token_events(),
+        issuer_events(),
+    ]
+    .concat()
     {
         let (changed, line) = told(&event);
         let line = line.unwrap_or_else(|| panic!("{event:?} wrote no line"));

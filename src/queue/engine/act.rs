@@ -4,7 +4,7 @@ use crate::logging::event::{PutAhead, Redriven, Removal, Removed, TaskEnded};
 use crate::queue::command::{BulkAction, TaskActionError};
 use crate::queue::store::{Change, Row};
 use crate::task::outcome::OutcomeClass;
-use crate::task::{Attempt, Header, Span, Status, TaskId, TaskRef, WallMs};
+use crate::task::{Attempt, Header, NoCredential, Span, Status, TaskId, TaskRef, WallMs};
 
 use super::core::{Core, Turn};
 
@@ -66,6 +66,7 @@ impl Core {
         new.first_dispatched_at = None;
         new.give_up_at = None;
         new.dead_reason = None;
+        new.no_credential = NoCredential::default();
         new.ahead = false;
         new.due = self.scheduler.due_after(Span::default(), turn.now);
         new.due_on_wall = false;

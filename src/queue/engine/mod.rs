@@ -10,6 +10,8 @@ mod configure;
 mod configure_tests;
 mod core;
 mod draft;
+#[cfg(test)]
+mod no_credential_tests;
 mod queue_state;
 mod recent;
 mod reckon;

@@ -4,9 +4,10 @@ use crate::logging::event::{AttemptFinished, DeadLettered, Event, Released, Retr
 use crate::queue::lease::Settlement;
 use crate::queue::store::{Change, Row};
 use crate::sabotage::Sin;
+use crate::task::limits::LOOK_AGAIN;
 use crate::task::outcome::{DeadReason, OutcomeClass, verdict};
-use crate::task::retry::{AfterFailure, SeriesState};
-use crate::task::{Attempt, Header, Outcome, RetryPolicy, Span, Status, Verdict, WallMs};
+use crate::task::retry::{AfterFailure, SeriesState, WaitState};
+use crate::task::{Attempt, Header, NoCredential, Outcome, RetryPolicy, Span, Status, Verdict, WallMs};
 
 use super::act::{keep, next};
 use super::core::{Core, Running, Turn};
@@ -49,6 +50,7 @@ impl Core {
             Verdict::Done => Goes::Ends(Status::Succeeded, None),
             Verdict::GiveUp(reason) => Goes::Ends(Status::Dead, Some(reason)),
             Verdict::Retry => self.after_failure(turn, old, &policy, outcome),
+            Verdict::Wait => self.without_credential(turn, old, &policy, outcome),
             Verdict::Release => return self.release(turn, row, old),
         };
         let mut new = next(old, old.status, turn.now.wall);
@@ -56,6 +58,11 @@ impl Core {
         new.last_class = Some(outcome.class);
         new.last_http_status = outcome.http_status;
         new.interruptions += u32::from(outcome.class == OutcomeClass::Interrupted);
+        if outcome.class == OutcomeClass::AuthUnavailable {
+            uncount(&mut new, &goes, outcome);
+        } else {
+            new.no_credential = NoCredential::default();
+        }
         let attempt = record(old, outcome);
         let finished = AttemptFinished {
             id: old.id(),
@@ -116,11 +123,29 @@ impl Core {
             elapsed: if trusted { span_between(first, turn.now.wall) } else { Span::default() },
             expires_in: old.expires_at.filter(|_| trusted).map(|at| span_between(turn.now.wall, at)),
         };
-        match policy.after_failure(series, outcome.retry_after, turn.chance.unit()) {
-            AfterFailure::Retry { delay, start_within } => Goes::Waits { delay, start_within },
-            AfterFailure::Dead(reason) => Goes::Ends(Status::Dead, Some(reason)),
-            AfterFailure::Expired => Goes::Ends(Status::Expired, None),
-        }
+        goes(policy.after_failure(series, outcome.retry_after, turn.chance.unit()))
+    }
+
+    /// What follows when there was no credential to go with. How long the task may still wait is kept as the moment at
+    /// which it is given up, so that a restart does not begin the wait anew.
+    fn without_credential(&self, turn: &mut Turn<'_>, old: &Header, policy: &RetryPolicy, outcome: &Outcome) -> Goes {
+        let trusted = self.scheduler.clock_trusted();
+        let until = |at: WallMs| {
+            let left = span_between(turn.now.wall, at).as_millis();
+            Span::from_millis(left.saturating_sub(LOOK_AGAIN.as_millis()))
+        };
+        let given_up_in = old.give_up_at.filter(|_| trusted).map(until);
+        let left = match (old.no_credential.waits, given_up_in) {
+            (0, Some(series)) => series.min(policy.credential_wait_max),
+            (0, None) => policy.credential_wait_max,
+            (_, left) => left.unwrap_or(policy.credential_wait_max),
+        };
+        let wait = WaitState {
+            so_far: old.no_credential.once_more(outcome.refused_by_issuer),
+            left,
+            expires_in: old.expires_at.filter(|_| trusted).map(|at| span_between(turn.now.wall, at)),
+        };
+        goes(policy.without_credential(wait, outcome.retry_after, turn.chance.unit()))
     }
 
     /// An attempt that was never handed over: the task goes back to its place, and the attempt was none.
@@ -155,10 +180,11 @@ impl Core {
         let expired = old.expires_at.is_some_and(|at| at <= turn.now.wall);
         let mut new = next(&old, if expired { Status::Expired } else { Status::Dead }, turn.now.wall);
         if !expired {
-            new.dead_reason = Some(DeadReason::MaxRetryDuration);
+            let without_credential = old.no_credential.waits > 0;
+            let reason = if without_credential { DeadReason::AuthUnavailable } else { DeadReason::MaxRetryDuration };
+            new.dead_reason = Some(reason);
             let most = row.body.as_ref().map_or(0, |body| self.policy(new.queue, body).max_attempts);
-            let reason = (DeadReason::MaxRetryDuration, most);
-            turn.step.events.push(dead_letter(&row, &new, reason, None));
+            turn.step.events.push(dead_letter(&row, &new, (reason, most), None));
         }
         new.give_up_at = None;
         turn.step.changes.push(Change::end(&old, new.clone(), None));
@@ -176,6 +202,27 @@ impl Core {
         turn.step.changes.push(Change::end(&old, new.clone(), None));
         self.ended(turn, row, new);
     }
+}
+
+fn goes(after: AfterFailure) -> Goes {
+    match after {
+        AfterFailure::Retry { delay, start_within } => Goes::Waits { delay, start_within },
+        AfterFailure::Dead(reason) => Goes::Ends(Status::Dead, Some(reason)),
+        AfterFailure::Expired => Goes::Ends(Status::Expired, None),
+    }
+}
+
+/// There was no credential, so this was no attempt. While the task waits, the record of it has the number of the attempt
+/// to come, which will replace it; the last one stays.
+fn uncount(new: &mut Header, goes: &Goes, outcome: &Outcome) {
+    new.attempts -= u32::from(new.attempts > 0);
+    if let Goes::Waits { .. } = goes {
+        new.attempts_total -= u32::from(new.attempts_total > 0);
+    }
+    if new.attempts == 0 {
+        new.first_dispatched_at = None;
+    }
+    new.no_credential = new.no_credential.once_more(outcome.refused_by_issuer);
 }
 
 fn span_between(earlier: WallMs, later: WallMs) -> Span {

@@ -59,7 +59,7 @@ impl Rig {
         step
     }
 
-    fn status(&self, id: crate::task::TaskId) -> (Status, u32) {
+    pub(super) fn status(&self, id: crate::task::TaskId) -> (Status, u32) {
         let rows = self.store.rows(vec![id.key]).now_or_never().expect("memory never waits").expect("readable");
         let header = &rows[0].as_ref().expect("it is there").header;
         (header.status, header.attempts)

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 pub use super::attempt::AttemptContext;
+use crate::security::credential::Refused;
 use crate::security::egress::Refusal;
-use crate::task::{Fault, LaneName, Outcome, TaskType};
+use crate::task::{Fault, LaneName, Outcome, QueueName, TaskType};
 
 /// Runs the tasks of one type.
 pub trait Handler: Send + Sync + 'static {
     /// Checks a payload when it is posted (all faults at once, pointers relative to the payload), and names the lane:
-    /// what its tasks share that can block them together.
-    fn check(&self, payload: &[u8]) -> Result<LaneName, CheckError>;
+    /// what its tasks share that can block them together. The queue is the one it is to go to.
+    fn check(&self, payload: &[u8], queue: &QueueName) -> Result<LaneName, CheckError>;
 
     /// Makes one attempt. Calls [`AttemptContext::hand_over`] before anything can be seen outside, and keeps the
     /// deadline that it returns. Dropping the future must end the attempt, sockets and all.
@@ -37,6 +38,9 @@ pub enum CheckError {
     /// The egress policy refuses its target.
     #[error(transparent)]
     Egress(#[from] Refusal),
+    /// Its credential may not go to its target.
+    #[error(transparent)]
+    Credential(#[from] Refused),
 }
 
 fn did_you_mean(nearest: Option<&TaskType>) -> String {
@@ -61,9 +65,9 @@ impl Handlers {
     }
 
     /// Checks a payload by its type's handler.
-    pub fn check(&self, task_type: &TaskType, payload: &[u8]) -> Result<LaneName, CheckError> {
+    pub fn check(&self, task_type: &TaskType, payload: &[u8], queue: &QueueName) -> Result<LaneName, CheckError> {
         match self.get(task_type) {
-            Some(handler) => handler.check(payload),
+            Some(handler) => handler.check(payload, queue),
             None => Err(CheckError::UnknownType { nearest: self.nearest(task_type) }),
         }
     }
@@ -89,7 +93,7 @@ mod tests {
     struct Nothing;
 
     impl Handler for Nothing {
-        fn check(&self, _payload: &[u8]) -> Result<LaneName, CheckError> {
+        fn check(&self, _payload: &[u8], _queue: &QueueName) -> Result<LaneName, CheckError> {
             Ok(LaneName::new("nothing"))
         }
 
@@ -104,11 +108,12 @@ mod tests {
         let handlers = Handlers::default()
             .with(name("http_request"), Arc::new(Nothing))
             .with(name("send_mail"), Arc::new(Nothing));
-        let error = |text| handlers.check(&name(text), b"{}").unwrap_err().to_string();
+        let queue = QueueName::parse("default").unwrap();
+        let error = |text| handlers.check(&name(text), b"{}", &queue).unwrap_err().to_string();
         assert_eq!(error("htp_request"), "unknown task type; did you mean `http_request`?");
         assert_eq!(error("sendmail"), "unknown task type; did you mean `send_mail`?");
         assert_eq!(error("resize"), "unknown task type");
-        assert_eq!(handlers.check(&name("send_mail"), b"{}"), Ok(LaneName::new("nothing")));
+        assert_eq!(handlers.check(&name("send_mail"), b"{}", &queue), Ok(LaneName::new("nothing")));
         assert_eq!(format!("{handlers:?}"), r#"{TaskType("http_request"), TaskType("send_mail")}"#);
     }
 }

@@ -14,6 +14,9 @@ use crate::support::target::{Gate, Reply, Target};
 
 use super::{Stage, refusal};
 
+/// Has an issuer publish something wrong.
+type Plant = fn(&Stage, &Reply);
+
 const SEC: Duration = Duration::from_secs(1);
 /// How long a test waits for what has to come.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -144,7 +147,7 @@ async fn known_keys_go_on_for_a_day_without_their_issuer_and_no_longer() {
     // Perhaps it is a new key; who could say that it is not?
     let answer = stage.reads(&stranger).await;
     assert_eq!(refusal(&answer), (503, "issuer_unavailable"), "{:?}", answer.body);
-    let day = ISSUER_KEYS_STALE_MAX.to_duration() - ISSUER_KEYS_FRESH_DEFAULT.to_duration();
+    let day = ISSUER_KEYS_STALE_MAX.to_duration().checked_sub(ISSUER_KEYS_FRESH_DEFAULT.to_duration()).unwrap();
     stage.later(day.checked_sub(SEC).unwrap());
     assert!(stage.reads_well().await);
     stage.later(SEC);
@@ -159,10 +162,9 @@ async fn known_keys_go_on_for_a_day_without_their_issuer_and_no_longer() {
 async fn documents_that_cannot_be_believed_are_not() {
     let elsewhere = Target::start().await;
     let moved = Reply::with(302, &[("location", &elsewhere.url("/"))], b"");
-    type Plant = fn(&Stage, &Reply);
     let plants: [(&str, &str, Plant); 7] = [
         ("another issuer's document", "issuer", |stage, _| {
-            stage.issuer.discover(&json!({"issuer": "http://127.0.0.1"}))
+            stage.issuer.discover(&json!({"issuer": "http://127.0.0.1"}));
         }),
         ("keys on a line that others are on", "answer", |stage, _| {
             stage.issuer.discover(&json!({"jwks_uri": "http://keys.example/"}));

@@ -140,7 +140,7 @@ async fn tokens_for_others_and_for_another_time_are_refused() {
 async fn the_longest_token_is_accepted_and_a_longer_one_is_not_looked_at() {
     let stage = Stage::set().await;
     let padded = |len: usize| stage.token(&json!({"pad": "x".repeat(len)}));
-    let longest = (5_000..).take_while(|len| padded(*len).len() <= JWT_BYTES_MAX).last().expect("one fits");
+    let longest = (5_000..7_000).take_while(|len| padded(*len).len() <= JWT_BYTES_MAX).last().expect("one fits");
     assert!(padded(longest).len() + 2 > JWT_BYTES_MAX);
     assert_eq!(stage.reads(&padded(longest)).await.status, 200);
     assert_refused(&stage, &padded(longest + 1), "more than 8192 bytes", "too long").await;

@@ -21,7 +21,7 @@ fn shown(dir: &Path) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_served_is_shown_and_another_is_served_soon() {
+async fn what_is_served_is_shown_and_another_can_be_made() {
     let dir = tempfile::tempdir().unwrap();
     let process = Process::start(dir.path(), &[]);
     let before = shown(dir.path());

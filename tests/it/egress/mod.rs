@@ -35,6 +35,7 @@ fn at_the_door(rig: &Rig, url: &str) -> Option<&'static str> {
         Ok(_lane) => None,
         Err(CheckError::Egress(refusal)) => Some(refusal.rule),
         Err(CheckError::Faults(_)) => Some("unreadable"),
+        Err(CheckError::Credential(_)) => Some("its credential"),
         Err(CheckError::UnknownType { .. }) => Some("no such task type"),
     }
 }

@@ -13,8 +13,8 @@ use sendoff::queue::store::{Change, NameKind, Row, SqliteOptions, SqliteStore, S
 use sendoff::task::header::NameId;
 use sendoff::task::name::LabelName;
 use sendoff::task::{
-    Attempt, Body, Header, IdTail, KeyCounter, LeaseKind, OutcomeClass, RetryOverrides, Span, Status, TaskName,
-    TaskType, WallMs,
+    Attempt, Body, Header, IdTail, KeyCounter, LeaseKind, NoCredential, OutcomeClass, RetryOverrides, Span, Status,
+    TaskName, TaskType, WallMs,
 };
 use tokio::runtime::Runtime;
 use twox_hash::XxHash3_64;
@@ -239,6 +239,7 @@ fn task() -> (Header, Body) {
     let header = Header {
         due_on_wall: true,
         expires_at: Some(noon),
+        no_credential: NoCredential { waits: 2, refusals: 1 },
         payload_bytes: 9,
         ..Header::accepted(KeyCounter::after(None, 0).next(noon), IdTail::new(0xfeed), (NameId(0), NameId(0)), noon)
     };

@@ -8,9 +8,9 @@ use std::time::Duration;
 use sendoff::api::cursor;
 use sendoff::config::{EgressConfig, FileSource, Flags, Loaded, Sources, load, show};
 use sendoff::security::egress::EgressPolicy;
+use sendoff::security::http_answer::retry_after as delay;
 use sendoff::task::limits::{NAME_LEN_MAX, TASK_NAME_LEN_MAX};
 use sendoff::task::{QueueName, Span, TaskId, TaskName, WallMs};
-use sendoff::worker::handler::http::retry_after as delay;
 use url::{Host, Url};
 
 /// The longest complaint about one value, in characters: what was given is clipped in it.

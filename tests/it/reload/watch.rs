@@ -65,6 +65,40 @@ async fn a_pair_that_is_replaced_is_served_without_a_signal_and_a_bad_one_is_not
 }
 
 #[tokio::test]
+async fn a_pair_that_is_put_back_after_a_bad_one_is_told_to_be_good_again() {
+    let (first, second) = (Authority::new(), Authority::new());
+    let (mut server, pair) = serving(&first).await;
+    let refused = "sendoff_certificate_last_load_successful 0";
+    let good = "sendoff_certificate_last_load_successful 1";
+    pair.write(&second.certificate, &first.key);
+    until_counted(&server, refused).await;
+    pair.write(&first.certificate, &first.key);
+    until_counted(&server, good).await;
+
+    pair.write(&second.certificate, &first.key);
+    until_counted(&server, refused).await;
+    pair.write(&first.certificate, &first.key);
+    server.reload(|_| {}).await.expect("it is a pair again");
+    assert!(metrics(&server).await.contains(good), "a reload says so at once");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_local_ca_that_is_taken_away_is_missed_and_no_other_is_made() {
+    let mut server = TestServer::start().await;
+    let ca = server.config().certs_dir.join("ca.pem");
+    let away = ca.with_extension("away");
+    std::fs::rename(&ca, &away).unwrap();
+    until_counted(&server, "sendoff_certificates_refused_total 1").await;
+    let refused = server.reload(|_| {}).await.unwrap_err().to_string();
+    assert!(refused.contains("ca.pem is missing"), "{refused}");
+    assert!(!ca.exists(), "clients trust the one that was taken away, and no other");
+    std::fs::rename(&away, &ca).unwrap();
+    until_counted(&server, "sendoff_certificate_last_load_successful 1").await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_certificate_that_has_ended_is_refused() {
     let (first, ended) = (Authority::new(), Authority::until(2025));
     let (mut server, pair) = serving(&first).await;

@@ -122,7 +122,18 @@ async fn sqlite_refuses_what_it_cannot_read() {
     open(dir.path()).close().await.unwrap();
     meddle(dir.path(), "UPDATE meta SET value = 99 WHERE key = 'format'");
     let error = SqliteStore::open(dir.path(), options()).unwrap_err();
-    assert!(matches!(error, StoreError::Format { found: 99, expected: 2 }), "{error}");
+    assert!(matches!(error, StoreError::Format { found: 99, expected: 3 }), "{error}");
+
+    let before = tempfile::tempdir().unwrap();
+    open(before.path()).close().await.unwrap();
+    meddle(before.path(), "UPDATE meta SET value = 2 WHERE key = 'format'");
+    open(before.path()).close().await.unwrap();
+    meddle(before.path(), "UPDATE meta SET value = value + 95 WHERE key = 'format'");
+    let error = SqliteStore::open(before.path(), options()).unwrap_err();
+    assert!(
+        matches!(error, StoreError::Format { found: 98, .. }),
+        "taken over, and from then on of this format: {error}"
+    );
 
     let foreign = tempfile::tempdir().unwrap();
     meddle(foreign.path(), "CREATE TABLE mine (a)");

@@ -28,6 +28,8 @@ pub(crate) struct Recorded {
     /// Names as sent.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// The certificate that the client showed on its connection (DER).
+    pub(crate) client_certificate: Option<Vec<u8>>,
 }
 
 impl Recorded {
@@ -246,17 +248,27 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
 
 trait Socket: AsyncRead + AsyncWrite + Unpin + Send {
     fn tcp(&self) -> &TcpStream;
+
+    fn client_certificate(&self) -> Option<Vec<u8>>;
 }
 
 impl Socket for TcpStream {
     fn tcp(&self) -> &TcpStream {
         self
     }
+
+    fn client_certificate(&self) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 impl Socket for TlsStream<TcpStream> {
     fn tcp(&self) -> &TcpStream {
         self.get_ref().0
+    }
+
+    fn client_certificate(&self) -> Option<Vec<u8>> {
+        self.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|certificate| certificate.to_vec())
     }
 }
 
@@ -333,7 +345,9 @@ impl<S: Socket> Wire<S> {
             let Some((name, value)) = line.split_once(':') else { break };
             headers.push((name.to_owned(), value.trim_start().to_owned()));
         }
-        let mut request = Recorded { connection: self.number, method, path, headers, body: Vec::new() };
+        let client_certificate = self.socket.client_certificate();
+        let mut request =
+            Recorded { connection: self.number, method, path, headers, body: Vec::new(), client_certificate };
         assert_eq!(request.header("transfer-encoding"), None, "bodies are sent with their length");
         let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
         request.body = self.bytes(length).await?;

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sendoff::clock::{Chance, Clock, ManualClock};
-use sendoff::config::EgressConfig;
+use sendoff::config::{Config, EgressConfig};
+use sendoff::logging::Telemetry;
 use sendoff::queue::lease::{Lease, Settlement, Work};
+use sendoff::security::credential::{Credentials, Outside};
 use sendoff::security::http_client::OutgoingClients;
 use sendoff::task::header::NameId;
 use sendoff::task::limits::{RESPONSE_DRAIN_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX};
@@ -24,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::target::{Gate, Reply, Target};
 
+mod redelivery;
 mod tls;
 
 const NOON: &str = "2026-11-24T12:00:00.000Z";
@@ -55,11 +58,15 @@ impl Rig {
     /// A rig that calls out through `clients`.
     pub(crate) fn over(clients: OutgoingClients) -> Self {
         let clients = Arc::new(clients);
-        let http: Arc<dyn Handler> = Arc::new(HttpHandler::new(Arc::clone(&clients)));
+        let (clock, hand) = Clock::manual(WallMs::parse(NOON).unwrap());
+        let chance = Arc::new(std::sync::Mutex::new(Chance::from_seed(1)));
+        let (clock_too, telemetry) = (clock.clone(), Telemetry::new());
+        let outside = Outside { clients: Arc::clone(&clients), clock: clock_too, chance, telemetry };
+        let credentials = Arc::new(Credentials::new(&Config::default(), outside).unwrap());
+        let http: Arc<dyn Handler> = Arc::new(HttpHandler::new(Arc::clone(&clients), credentials));
         let handlers = Arc::new(
             Handlers::default().with(task_type("http_request"), http).with(task_type("panics"), Arc::new(Panics)),
         );
-        let (clock, hand) = Clock::manual(WallMs::parse(NOON).unwrap());
         let (leases, lease_receiver) = mpsc::channel(16);
         let (settle_sender, settles) = mpsc::channel(16);
         let pool = Pool::start(Arc::clone(&handlers), clock, lease_receiver, settle_sender);
@@ -94,14 +101,14 @@ impl Rig {
 
     /// What is seen at `POST`.
     pub(crate) fn check(&self, payload: &Value) -> Result<LaneName, CheckError> {
-        self.handlers.check(&task_type("http_request"), payload.to_string().as_bytes())
+        self.handlers.check(&task_type("http_request"), payload.to_string().as_bytes(), &queue())
     }
 }
 
 struct Panics;
 
 impl Handler for Panics {
-    fn check(&self, _payload: &[u8]) -> Result<LaneName, CheckError> {
+    fn check(&self, _payload: &[u8], _queue: &QueueName) -> Result<LaneName, CheckError> {
         Ok(LaneName::new("panics"))
     }
 
@@ -112,6 +119,10 @@ impl Handler for Panics {
 
 fn task_type(text: &str) -> TaskType {
     TaskType::parse(text).unwrap()
+}
+
+fn queue() -> QueueName {
+    QueueName::parse("mails").unwrap()
 }
 
 fn header() -> Header {
@@ -147,7 +158,7 @@ fn body(kind: &str, payload: &str) -> Body {
 fn work(kind: &str, payload: &str) -> Work {
     Work {
         header: header(),
-        queue: QueueName::parse("mails").unwrap(),
+        queue: queue(),
         lane: LaneName::new("lane"),
         body: Arc::new(body(kind, payload)),
         timeout: Span::from_secs(30),
@@ -223,16 +234,6 @@ async fn a_later_attempt_says_what_came_before() {
     assert_eq!(trace(0)[..35], trace(1)[..35], "one trace for the series");
     assert_ne!(trace(0), trace(1), "one span for each attempt");
     assert_eq!(requests[1].header("idempotency-key"), Some("order:7-2"), "stable over attempts");
-}
-
-#[tokio::test]
-async fn an_attempt_refused_before_any_request_makes_no_redelivery() {
-    let (target, mut rig) = (Target::start().await, Rig::start());
-    let mut second = work("http_request", &json!({"url": target.url("/")}).to_string());
-    second.header.attempts_total = 2;
-    second.previous = Some((OutcomeClass::EgressRefused, None));
-    rig.run(second).await;
-    assert_eq!(target.requests()[0].header("sendoff-redelivery"), Some("false"));
 }
 
 #[tokio::test]
@@ -398,7 +399,7 @@ async fn egress_is_checked_at_post_and_again_when_called() {
         assert!(outcome.error.unwrap().contains("egress.allow: [\"127.0.0.0/8\"]"));
     }
     assert_eq!(target.connections(), 0);
-    let checked = rig.check(&json!({"url": 7, "auth": "x"}));
+    let checked = rig.check(&json!({"url": 7, "auth": "not a name"}));
     assert!(matches!(checked, Err(CheckError::Faults(faults)) if faults.len() == 2));
 }
 

@@ -42,6 +42,10 @@ pub(super) fn encode(body: &Body) -> Option<Vec<u8>> {
         put(&mut out, u64::from(*status));
         put(&mut out, ACTIONS.iter().position(|known| known == action).unwrap_or(0) as u64);
     }
+    // Came later than the others: where nothing follows, nothing was said.
+    if retry.credential_wait_max.is_some() {
+        put_option(&mut out, retry.credential_wait_max.map(Span::as_millis));
+    }
     Some(out)
 }
 
@@ -71,6 +75,9 @@ pub(super) fn decode(bytes: Option<&[u8]>) -> Option<BodyMeta> {
         let status = u16::try_from(take(input)?).ok()?;
         let action = *ACTIONS.get(usize::try_from(take(input)?).ok()?)?;
         retry.on_status.insert(status, action);
+    }
+    if !input.is_empty() {
+        meta.retry.credential_wait_max = span(take_option(input).ok()?);
     }
     rest.is_empty().then_some(meta)
 }
@@ -174,6 +181,7 @@ mod tests {
                 max_retry_duration: numbers.map(|n| Span::from_millis(n.1 / 3)),
                 jitter: numbers.map(|n| n.2),
                 stop_when: numbers.map(|n| if n.3 { StopWhen::All } else { StopWhen::Any }),
+                credential_wait_max: numbers.filter(|n| n.3).map(|n| Span::from_millis(n.1 / 5)),
                 on_status: on_status.into_iter().map(|(status, action)| (status, ACTIONS[action])).collect(),
             };
             let body = body(labels, timeout.map(Span::from_millis), retry);

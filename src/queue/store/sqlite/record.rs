@@ -15,7 +15,8 @@ use crate::queue::store::Damage;
 use crate::task::header::NameId;
 use crate::task::outcome::DeadReason;
 use crate::task::{
-    Attempt, Body, Header, IdTail, LeaseKind, OutcomeClass, Priority, Span, Status, TaskKey, TaskName, TaskType, WallMs,
+    Attempt, Body, Header, IdTail, LeaseKind, NoCredential, OutcomeClass, Priority, Span, Status, TaskKey, TaskName,
+    TaskType, WallMs,
 };
 
 use super::meta;
@@ -34,6 +35,9 @@ pub(super) const ATTEMPT_COLUMNS: &str =
 
 const FLAG_AHEAD: i64 = 1;
 const FLAG_DUE_ON_WALL: i64 = 2;
+/// Above the flags in their column: how often the issuer of the credential said no, then how often there was none.
+const REFUSALS_SHIFT: u32 = 8;
+const WAITS_SHIFT: u32 = 16;
 
 /// The values of a header's columns.
 pub(super) type HeaderCells = [Option<i64>; CELLS];
@@ -48,7 +52,12 @@ pub(super) fn header_cells(header: &Header) -> HeaderCells {
         Some(i64::from(header.lane.0)),
         Some(status_code(header.status)),
         Some(i64::from(header.priority.get())),
-        Some(flag(header.ahead, FLAG_AHEAD) | flag(header.due_on_wall, FLAG_DUE_ON_WALL)),
+        Some(
+            flag(header.ahead, FLAG_AHEAD)
+                | flag(header.due_on_wall, FLAG_DUE_ON_WALL)
+                | i64::from(header.no_credential.refusals) << REFUSALS_SHIFT
+                | i64::from(header.no_credential.waits) << WAITS_SHIFT,
+        ),
         Some(i64::from(header.series)),
         Some(i64::from(header.attempts)),
         Some(i64::from(header.attempts_total)),
@@ -201,6 +210,10 @@ impl Decoder {
             changed_at: WallMs::new(self.must(changed_at, Some, 0)),
             last_class: self.some(last_class, class_from_code),
             last_http_status: self.some(last_http_status, |status| u16::try_from(status).ok()),
+            no_credential: NoCredential {
+                waits: u16::try_from(flags >> WAITS_SHIFT & i64::from(u16::MAX)).unwrap_or(0),
+                refusals: u8::try_from(flags >> REFUSALS_SHIFT & i64::from(u8::MAX)).unwrap_or(0),
+            },
             dead_reason: self.some(dead_reason, |code| u8::try_from(code).ok().and_then(DeadReason::from_code)),
             payload_bytes: self.count(payload_bytes),
         }

@@ -12,7 +12,10 @@ use crate::sabotage::{Sin, commits};
 use super::fault::read_error;
 
 /// The format of tables and encodings. Whatever changes either changes this number.
-pub(super) const FORMAT: i64 = 2;
+pub(super) const FORMAT: i64 = 3;
+/// The format before, of which this one is an extension: a store of it is taken over as it is, and older servers, which
+/// would take what is new for damage, then refuse it.
+const FORMAT_BEFORE: i64 = 2;
 
 /// How long a statement waits for a lock. Nobody of ours ever holds one against another: this is for people who look
 /// in with `sqlite3`.
@@ -101,7 +104,9 @@ pub(super) fn prepare(conn: &Connection) -> Result<bool, StoreError> {
         what: String::from("there is no format number: this is no store of sendoff"),
         place: String::from("table meta"),
     })?;
-    if found != FORMAT {
+    if found == FORMAT_BEFORE {
+        put_meta(conn, "format", FORMAT).map_err(read_error)?;
+    } else if found != FORMAT {
         return Err(StoreError::Format { found, expected: FORMAT });
     }
     conn.execute_batch(KEY_TABLE).map_err(read_error)?;

@@ -2,10 +2,7 @@
 //! itself or switch off.
 
 use http::HeaderMap;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    USER_AGENT,
-};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use sha2::{Digest, Sha256};
 
 use super::payload::HttpPayload;
@@ -17,15 +14,6 @@ use crate::task::{OutcomeClass, WallMs};
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// W3C Trace Context.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// Hop-by-hop (RFC 9110, section 7.6.1), and what the HTTP client writes from the body and the URL.
-const RESERVED: [HeaderName; 7] = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, CONTENT_LENGTH, HOST];
-const RESERVED_PREFIXES: [&str; 5] = ["sendoff-", "webhook-", "proxy-", "keep-alive", "http2-settings"];
-
-/// Whether a task may not give this header.
-pub(super) fn is_reserved(name: &HeaderName) -> bool {
-    RESERVED.contains(name) || RESERVED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
-}
-
 /// Whether an empty value means that the default is not wanted.
 pub(super) fn may_be_switched_off(name: &HeaderName) -> bool {
     [IDEMPOTENCY_KEY, TRACEPARENT, USER_AGENT, CONTENT_TYPE].contains(name)
@@ -79,15 +67,29 @@ fn about(work: &Work, now: WallMs) -> Vec<(&'static str, String)> {
 }
 
 /// The client's own name for the task, or ours.
-fn shown_id(work: &Work) -> String {
+pub(super) fn shown_id(work: &Work) -> String {
     work.body.name.as_ref().map_or_else(|| work.header.id().to_string(), ToString::to_string)
 }
 
+/// The task and its series, without what a client may have named it: for signatures, in which a name with a full stop
+/// could shift what is signed.
+pub(super) fn series_id(work: &Work) -> String {
+    format!("{}-{}", work.header.id(), work.header.series)
+}
+
 /// Whether an earlier attempt was handed over, in this series or another, so that the target may have seen the task.
-/// Attempts that were refused before any request are told from their class, as far as it is known: the last one's.
+/// Within a series only what was handed over is counted, or the series is over. How an earlier series ended without a
+/// request is told from its class, as far as that is known: where this series has not been without a credential since.
 fn is_redelivery(work: &Work) -> bool {
-    let refused = matches!(work.previous, Some((OutcomeClass::EgressRefused | OutcomeClass::Corrupt, _)));
-    work.header.attempts_total > if refused { 2 } else { 1 }
+    use OutcomeClass as C;
+    let header = &work.header;
+    let refused = header.no_credential.waits == 0
+        && matches!(
+            work.previous,
+            Some((C::EgressRefused | C::CredentialRefused | C::AuthUnavailable | C::Corrupt, _))
+        );
+    let of_earlier_series = header.attempts_total.saturating_sub(header.attempts);
+    header.attempts > 1 || of_earlier_series > u32::from(refused)
 }
 
 /// One trace for each series, one span for each attempt; the same again if the same attempt were sent again.

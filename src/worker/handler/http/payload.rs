@@ -13,14 +13,15 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::headers::{is_reserved, may_be_switched_off};
-use crate::task::Fault;
+use super::headers::may_be_switched_off;
 use crate::task::limits::{
     FAULTS_REPORTED_MAX, TARGET_HEADER_BYTES_MAX, TARGET_HEADERS_MAX, TARGET_METHOD_LEN_MAX, TARGET_URL_LEN_MAX,
 };
+use crate::task::reserved::is_reserved;
+use crate::task::{CredentialName, Fault};
 
 /// The fields of a payload, as messages name them.
-pub const FIELDS: &str = "url, method, headers, body, body_text, body_base64";
+pub const FIELDS: &str = "url, method, headers, body, body_text, body_base64, auth";
 const METHODS: [Method; 8] = [
     Method::GET,
     Method::HEAD,
@@ -39,12 +40,16 @@ pub(super) struct HttpPayload {
     pub(super) method: Method,
     /// The task's own headers.
     pub(super) headers: HeaderMap,
+    /// Their names as they were written.
+    pub(super) header_names: Vec<String>,
     /// The defaults it does not want.
     pub(super) switched_off: Vec<HeaderName>,
     /// The bytes that go out, if any.
     pub(super) body: Option<Bytes>,
     /// What they are, unless the task says otherwise.
     pub(super) content_type: Option<&'static str>,
+    /// The credential it names.
+    pub(super) auth: Option<CredentialName>,
 }
 
 impl HttpPayload {
@@ -101,9 +106,11 @@ struct Reading {
     url: Option<Url>,
     method: Option<Method>,
     headers: HeaderMap,
+    header_names: Vec<String>,
     switched_off: Vec<HeaderName>,
     body: Option<(Bytes, &'static str)>,
     body_field: Option<String>,
+    auth: Option<CredentialName>,
     faults: Vec<Fault>,
 }
 
@@ -125,6 +132,7 @@ impl Reading {
             "method" => string(value).and_then(|text| read_method(&text)).map(|method| self.method = Some(method)),
             "headers" => return self.headers(value),
             "body" | "body_text" | "body_base64" => self.body(name, value),
+            "auth" => string(value).and_then(|text| read_auth(&text)).map(|auth| self.auth = Some(auth)),
             _ => Err(unknown_field(name)),
         };
         if let Err(detail) = read {
@@ -171,7 +179,7 @@ impl Reading {
     fn header(&mut self, name: &str, value: &RawValue) -> Result<usize, String> {
         let bad_name = |_| format!("a header name is a token (RFC 9110, section 5.6.2), {:?} is not", clip(name));
         let header = HeaderName::from_bytes(name.as_bytes()).map_err(bad_name)?;
-        if is_reserved(&header) {
+        if is_reserved(header.as_str()) {
             return Err("this header is set by sendoff or by the connection and cannot be given".to_owned());
         }
         if self.headers.contains_key(&header) || self.switched_off.contains(&header) {
@@ -185,6 +193,7 @@ impl Reading {
         let bad_value = |_| "control characters (line breaks among them) may not stand in a header's value".to_owned();
         let value = HeaderValue::from_str(&text).map_err(bad_value)?;
         self.headers.insert(header, value);
+        self.header_names.push(name.to_owned());
         Ok(name.len().saturating_add(text.len()))
     }
 
@@ -199,9 +208,11 @@ impl Reading {
                 url,
                 method: self.method.unwrap_or(Method::POST),
                 headers: self.headers,
+                header_names: self.header_names,
                 switched_off: self.switched_off,
                 body,
                 content_type,
+                auth: self.auth,
             }),
             Some(_) | None => Err(self.faults),
         }
@@ -227,6 +238,12 @@ fn read_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// A credential is named, never given: whatever is no name may be a secret, and is not repeated.
+fn read_auth(text: &str) -> Result<CredentialName, String> {
+    let expected = "expected the name of a credential of the configuration, [A-Za-z0-9._-]{1,128}";
+    CredentialName::parse(text).map_err(|_may_be_secret| expected.to_owned())
+}
+
 fn read_method(text: &str) -> Result<Method, String> {
     let method = Method::from_bytes(text.as_bytes())
         .ok()
@@ -246,7 +263,7 @@ fn read_base64(text: &str) -> Result<Bytes, String> {
 }
 
 /// A name as it stands in a JSON pointer (RFC 6901).
-fn escape(name: &str) -> String {
+pub(super) fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
@@ -287,7 +304,7 @@ mod tests {
     #[test]
     fn all_faults_come_at_once_with_their_pointers() {
         let payload = r#"{"url":"/relative","method":"CONNECT","headers":{"Host":"x","a/b~":"1","ok":7,"x":"a\r\nb"},
-            "body":1,"body_text":"x","auth":"billing","body":2}"#;
+            "body":1,"body_text":"x","auth":"not a name","other":1,"body":2}"#;
         let pointers: Vec<String> = faults(payload).into_iter().map(|(pointer, _)| pointer).collect();
         let expected = [
             "/url",
@@ -298,6 +315,7 @@ mod tests {
             "/headers/x",
             "/body_text",
             "/auth",
+            "/other",
             "/body",
         ];
         assert_eq!(pointers, expected);
