@@ -17,7 +17,7 @@ use super::state::Api;
 /// the token itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The public part of the key; or issuer and subject of the token.
+    /// The public part of the key; issuer and subject of the token; or a name in the certificate.
     pub id: Arc<str>,
     /// What they may do.
     pub scopes: Arc<Scopes>,

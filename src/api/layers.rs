@@ -9,6 +9,7 @@ use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum_server::tls::TlsInfo;
 use futures_util::FutureExt;
 
 use crate::security::jwt;
@@ -82,6 +83,8 @@ struct Presented {
     /// What stands in `Authorization`, if there is any. What is no token is a wrong one: it is compared, and counted, like
     /// any other.
     secret: Option<String>,
+    /// The connection, if it is over TLS, with the certificate that its client has shown.
+    tls: Option<Arc<TlsInfo>>,
     address: IpAddr,
 }
 
@@ -90,12 +93,17 @@ fn presented(request: &Request) -> Presented {
     let secret = headers.contains_key(header::AUTHORIZATION).then(|| bearer(headers).unwrap_or_default().to_owned());
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let address = peer.map_or(IpAddr::from(Ipv6Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
-    Presented { secret, address }
+    Presented { secret, tls: request.extensions().get().cloned(), address }
 }
 
-/// Who asks. Without any `Authorization` nothing was guessed, so nothing is counted.
+/// Who asks. `Authorization` is what counts where there is one. Without any nothing was guessed, so nothing is counted: a
+/// bad certificate has ended the handshake.
 async fn caller(api: &Api, presented: &Presented) -> Result<Caller, Problem> {
-    let Some(secret) = &presented.secret else { return Err(Problem::unauthenticated(false)) };
+    let Some(secret) = &presented.secret else {
+        let chain = presented.tls.as_ref().map(|tls| &tls.peer_certificates).filter(|chain| !chain.is_empty());
+        let caller = chain.and_then(|chain| (api.wiring().authenticate_certificate)(chain));
+        return caller.ok_or_else(|| Problem::unauthenticated(false));
+    };
     let authentication = if jwt::is_shaped(secret) {
         (api.wiring().authenticate_token)(secret.clone(), presented.address).await
     } else {

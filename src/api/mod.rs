@@ -43,6 +43,6 @@ mod wire_view;
 pub use access::Caller;
 pub use router::{metrics_only, router};
 pub use state::{
-    Access, Api, Authenticate, AuthenticateToken, Authentication, ChangeKeys, CheckPayload, KeyChange, KeyChangeError,
-    MetricsText, OnAccess, PayloadBytesMax, PayloadError, Ready, Wiring,
+    Access, Api, Authenticate, AuthenticateCertificate, AuthenticateToken, Authentication, ChangeKeys, CheckPayload,
+    KeyChange, KeyChangeError, MetricsText, OnAccess, PayloadBytesMax, PayloadError, Ready, Wiring,
 };

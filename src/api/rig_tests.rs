@@ -257,6 +257,7 @@ pub(super) fn bench(
         chance: Chance::from_seed(1),
         check_payload: check(),
         authenticate: Arc::new(|key, _| recognised(key)),
+        authenticate_certificate: Arc::new(|_| None),
         authenticate_token: Arc::new(|token, _| Box::pin(std::future::ready(token_told(&token)))),
         keys: ring(),
         change_keys: Arc::new(|_, _| Box::pin(async { Ok(()) })),

@@ -64,6 +64,10 @@ pub type Authenticate = Arc<dyn Fn(&str, IpAddr) -> Authentication + Send + Sync
 /// The same for what is no API key, and may be a bearer token of an issuer that has to be asked first.
 pub type AuthenticateToken = Arc<dyn Fn(String, IpAddr) -> Later<'static, Authentication> + Send + Sync>;
 
+/// Who shows these certificates (DER, its own first) on a connection that was set up with them; `None` where they are
+/// not, or no longer, good.
+pub type AuthenticateCertificate = Arc<dyn Fn(&[Vec<u8>]) -> Option<Caller> + Send + Sync>;
+
 /// What is done to API keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyChange {
@@ -139,6 +143,8 @@ pub struct Wiring {
     pub authenticate: Authenticate,
     /// Checks tokens.
     pub authenticate_token: AuthenticateToken,
+    /// Checks certificates of clients.
+    pub authenticate_certificate: AuthenticateCertificate,
     /// The keys in force.
     pub keys: Arc<KeyRing>,
     /// Changes them.

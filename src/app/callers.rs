@@ -1,24 +1,28 @@
-//! Who asks: by API key, or by the token of an issuer. Failures of both are counted together.
+//! Who asks: by API key, by the token of an issuer, or by a client certificate. Failures of keys and tokens are counted
+//! together.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::api::server::Surroundings;
-use crate::api::{Authenticate, AuthenticateToken, Authentication, Caller};
+use crate::api::{Authenticate, AuthenticateCertificate, AuthenticateToken, Authentication, Caller};
 use crate::clock::{Clock, Now};
-use crate::config::CallersConfig;
+use crate::config::{CallersConfig, CertificateGrant, SanName};
 use crate::logging::event::AuthenticationFailed;
 use crate::logging::{Fact, Telemetry};
 use crate::security::failure_limit::FailureLimit;
 use crate::security::http_client::OutgoingClients;
 use crate::security::jwt::{Bearer, Refusal, RunBeside, Tokens, World};
 use crate::security::key_ring::KeyRing;
+use crate::security::scope::Scopes;
+use crate::security::server_tls::ServerTls;
 
 /// Everybody who is known. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Callers {
     ring: Arc<KeyRing>,
     tokens: Arc<Tokens>,
+    config: Arc<RwLock<CallersConfig>>,
     failures: Arc<Mutex<FailureLimit>>,
     clock: Clock,
     telemetry: Telemetry,
@@ -39,6 +43,7 @@ impl Callers {
         Self {
             ring,
             tokens: Arc::new(Tokens::new(config, world)),
+            config: Arc::new(RwLock::new(config.clone())),
             failures: Arc::default(),
             clock: clock.clone(),
             telemetry: telemetry.clone(),
@@ -48,6 +53,7 @@ impl Callers {
     /// Puts others than the holders of keys in force.
     pub(super) fn replace(&self, config: &CallersConfig) {
         self.tokens.replace(config);
+        self.config.write().unwrap_or_else(PoisonError::into_inner).clone_from(config);
     }
 
     /// Recognises keys, and limits those who present wrong ones. The key comes first: whoever has a correct one is let in
@@ -69,6 +75,23 @@ impl Callers {
         Arc::new(move |token, address| {
             let callers = callers.clone();
             Box::pin(async move { callers.bearer(&token, address).await })
+        })
+    }
+
+    /// Recognises certificates; nobody, where there is no TLS. The caller is called by the first name that a grant is for,
+    /// so that it stays the same when its certificate is renewed.
+    pub(super) fn authenticate_certificate(&self, tls: Option<&Arc<ServerTls>>) -> AuthenticateCertificate {
+        let (callers, clients) = (self.clone(), tls.map(|tls| Arc::clone(&tls.clients)));
+        Arc::new(move |chain| {
+            let found = clients.as_ref()?.recognise(chain, callers.clock.now().wall)?;
+            let config = callers.config.read().unwrap_or_else(PoisonError::into_inner);
+            let fitting =
+                |name: &SanName| config.certificates.values().filter(|grant| grant.san.admits(name)).count() > 0;
+            let id = found.names.iter().find(|name| fitting(name)).or_else(|| found.names.first());
+            let id = id.map_or_else(|| "certificate".to_owned(), ToString::to_string);
+            let fits = |grant: &&CertificateGrant| found.names.iter().any(|name| grant.san.admits(name));
+            let scopes = Scopes::union(config.certificates.values().filter(fits).map(|grant| &grant.scopes));
+            Some(Caller { id: Arc::from(id), scopes: Arc::new(scopes) })
         })
     }
 

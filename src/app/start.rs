@@ -127,6 +127,7 @@ impl App {
             check_payload: wiring::check_payload(outgoing.handlers),
             authenticate: callers.authenticate(),
             authenticate_token: callers.authenticate_token(),
+            authenticate_certificate: callers.authenticate_certificate(tls.as_ref()),
             keys: keys.ring(),
             change_keys: keys.change(),
             metrics: wiring::metrics_text(&telemetry),

@@ -2,6 +2,7 @@
 //! anything here may do nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jsonwebtoken::Algorithm;
 use url::Url;
@@ -9,6 +10,7 @@ use url::Url;
 use super::address::web_url;
 use super::credential::is_this_machine;
 use super::fault::{ConfigFaults, child};
+use super::model::ServerConfig;
 use super::raw::Scalar;
 use super::section::Section;
 use super::value::{nullable, word};
@@ -21,6 +23,93 @@ use crate::task::{CallerName, Glob};
 pub struct CallersConfig {
     /// Issuers of bearer tokens.
     pub jwt: BTreeMap<CallerName, IssuerConfig>,
+    /// What client certificates allow. One may do what all grants that fit it allow together.
+    pub certificates: BTreeMap<CallerName, CertificateGrant>,
+}
+
+/// What a client certificate with such a name allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateGrant {
+    /// One of the certificate's subject alternative names.
+    pub san: SanPattern,
+    /// What is allowed then.
+    pub scopes: Scopes,
+}
+
+/// Of which kind a name in a certificate is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SanKind {
+    /// A host's.
+    Dns,
+    /// A URI, such as SPIFFE's.
+    Uri,
+    /// An address of e-mail.
+    Email,
+}
+
+impl SanKind {
+    const ALL: [Self; 3] = [Self::Dns, Self::Uri, Self::Email];
+
+    /// Its public word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Uri => "uri",
+            Self::Email => "email",
+        }
+    }
+
+    /// In the form in which it is compared: the case of a host does not matter (RFC 5280 section 7.2).
+    fn compared(self, text: &str) -> String {
+        if self == Self::Dns { text.to_ascii_lowercase() } else { text.to_owned() }
+    }
+}
+
+/// A name in a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SanName {
+    kind: SanKind,
+    name: String,
+}
+
+impl SanName {
+    /// A name of this kind.
+    pub fn new(kind: SanKind, name: &str) -> Self {
+        Self { kind, name: kind.compared(name) }
+    }
+}
+
+impl fmt::Display for SanName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind.as_str(), self.name)
+    }
+}
+
+/// A pattern for names of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SanPattern {
+    kind: SanKind,
+    glob: Glob,
+}
+
+impl SanPattern {
+    /// Parses `dns:…`, `uri:…`, `email:…`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (word, glob) = text.split_once(':')?;
+        let kind = SanKind::ALL.into_iter().find(|kind| kind.as_str() == word)?;
+        Some(Self { kind, glob: Glob::parse(&kind.compared(glob)).ok()? })
+    }
+
+    /// Whether the pattern admits this name.
+    pub fn admits(&self, name: &SanName) -> bool {
+        self.kind == name.kind && self.glob.admits(&name.name)
+    }
+}
+
+impl fmt::Display for SanPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind.as_str(), self.glob)
+    }
 }
 
 /// One issuer of bearer tokens, and what its tokens allow.
@@ -67,7 +156,9 @@ pub(super) const ALGORITHM_WORDS: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
 /// What the keys of one entry mean: `config.yaml` has no entry whose comments could say it.
-pub(super) const DESCRIBED: [(&str, &str); 8] = [
+pub(super) const DESCRIBED: [(&str, &str); 10] = [
+    ("callers.certificates.*.san", "One of the certificate's names: dns:, uri: or email:, and a pattern for it."),
+    ("callers.certificates.*.scopes", "What is allowed then: scopes as API keys have them."),
     ("callers.jwt.*.issuer", "The issuer as its tokens name it in `iss`, to the letter: an https URL."),
     ("callers.jwt.*.audience", "What tokens for this server have in `aud`: at least one of these."),
     ("callers.jwt.*.jwks_url", "Where the issuer's keys are. null: where its discovery document says."),
@@ -84,7 +175,8 @@ pub fn is_trustworthy(url: &Url) -> bool {
 }
 
 /// Reads the section.
-pub(super) fn callers(at: &Section<'_>, faults: &mut ConfigFaults) -> CallersConfig {
+pub(super) fn callers(root: &Section<'_>, server: &ServerConfig, faults: &mut ConfigFaults) -> CallersConfig {
+    let at = root.at("callers");
     let issuers = at.at("jwt");
     let jwt = named(&issuers, limits::CALLER_ISSUERS_MAX, issuer, faults);
     for (name, issuer) in &jwt {
@@ -95,7 +187,23 @@ pub(super) fn callers(at: &Section<'_>, faults: &mut ConfigFaults) -> CallersCon
             faults.push(at.origin_of("issuer"), child(&at.path, "issuer"), detail);
         }
     }
-    CallersConfig { jwt }
+    let certificates = at.at("certificates");
+    check_client_ca(root, server, &certificates, faults);
+    let certificates = named(&certificates, limits::CERTIFICATE_GRANTS_MAX, certificate_grant, faults);
+    CallersConfig { jwt, certificates }
+}
+
+/// Grants that nobody could ever have are a mistake, and so is a CA for connections without TLS.
+fn check_client_ca(root: &Section<'_>, server: &ServerConfig, grants: &Section<'_>, faults: &mut ConfigFaults) {
+    let tls = root.at("server").at("tls");
+    if server.tls.client_ca.is_none() && grants.keys().next().is_some() {
+        let detail = "client certificates need server.tls.client_ca, the CAs that they are from";
+        faults.push(&grants.origin, grants.path.as_str(), detail);
+    }
+    if server.tls.client_ca.is_some() && server.plain_http {
+        let detail = "there are no client certificates over plain HTTP; take it out, or server.plain_http";
+        faults.push(tls.origin_of("client_ca"), child(&tls.path, "client_ca"), detail);
+    }
 }
 
 /// A map by names of the user's, each entry as `read` reads it; faulty ones are left out.
@@ -138,6 +246,12 @@ fn claim_grant(at: &Section<'_>, faults: &mut ConfigFaults) -> Option<ClaimGrant
     let value = required(at, "value", glob, faults);
     let scopes = scopes(at, faults);
     Some(ClaimGrant { claim: claim?, value: value?, scopes: scopes? })
+}
+
+fn certificate_grant(at: &Section<'_>, faults: &mut ConfigFaults) -> Option<CertificateGrant> {
+    let san = required(at, "san", san, faults);
+    let scopes = scopes(at, faults);
+    Some(CertificateGrant { san: san?, scopes: scopes? })
 }
 
 fn scopes(at: &Section<'_>, faults: &mut ConfigFaults) -> Option<Scopes> {
@@ -190,6 +304,12 @@ fn text(scalar: &Scalar) -> Result<String, String> {
 
 fn glob(scalar: &Scalar) -> Result<Glob, String> {
     text(scalar).and_then(|text| Glob::parse(&text).map_err(|error| error.to_string()))
+}
+
+fn san(scalar: &Scalar) -> Result<SanPattern, String> {
+    let expected =
+        "a kind and a pattern: dns:*.billing.example.com, uri:spiffe://example.com/billing, email:*@example.com";
+    SanPattern::parse(&scalar.text).ok_or_else(|| expected.to_owned())
 }
 
 fn scope(scalar: &Scalar) -> Result<Scopes, String> {
@@ -287,6 +407,46 @@ mod tests {
             assert!(found[0].starts_with(&format!("callers.jwt.a.grants.ops.{told}")), "{found:?}");
         }
         assert_eq!(faults(&one(", grants: {\"a b\": {}}")).len(), 1);
+    }
+
+    #[test]
+    fn names_in_certificates_are_of_a_kind_and_need_a_ca() {
+        let with =
+            |server: &str, grant: &str| format!("server: {{{server}}}\ncallers: {{certificates: {{a: {{{grant}}}}}}}");
+        let config = load(&with("tls: {client_ca: x}", "san: \"dns:*.A.example\", scopes: [read]")).unwrap();
+        let pattern = &config.callers.certificates[&CallerName::parse("a").unwrap()].san;
+        for (kind, name, admitted) in [
+            (SanKind::Dns, "b.a.EXAMPLE", true),
+            (SanKind::Dns, "a.example", false),
+            (SanKind::Uri, "b.a.example", false),
+        ] {
+            assert_eq!(pattern.admits(&SanName::new(kind, name)), admitted, "{name}");
+        }
+        let exact = SanPattern::parse("uri:spiffe://A/b").unwrap();
+        assert!(exact.admits(&SanName::new(SanKind::Uri, "spiffe://A/b")));
+        assert!(!exact.admits(&SanName::new(SanKind::Uri, "spiffe://a/b")), "URIs are compared to the letter");
+        for (server, grant, told) in [
+            (
+                "",
+                "san: \"dns:a\", scopes: [read]",
+                "callers.certificates: client certificates need server.tls.client_ca",
+            ),
+            (
+                "plain_http: true, tls: {client_ca: x}",
+                "san: \"dns:a\", scopes: [read]",
+                "server.tls.client_ca: there are no",
+            ),
+            (
+                "tls: {client_ca: x}",
+                "san: a.example, scopes: [read]",
+                "callers.certificates.a.san: got `a.example`, expected",
+            ),
+            ("tls: {client_ca: x}", "san: \"ip:1\", scopes: [read]", "callers.certificates.a.san: got the text"),
+            ("tls: {client_ca: x}", "san: \"dns:a\"", "callers.certificates.a.scopes: is missing"),
+        ] {
+            let found = faults(&with(server, grant));
+            assert!(found[0].starts_with(told), "{found:?}");
+        }
     }
 
     #[test]

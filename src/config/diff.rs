@@ -24,13 +24,14 @@ pub(super) enum Effect {
 use Effect::{Live, Restart};
 
 /// Every key, or the section or map that it lies in.
-static EFFECTS: [(&str, Effect); 22] = [
+static EFFECTS: [(&str, Effect); 23] = [
     ("server.listen", Restart),
     ("server.public_url", Live),
     ("server.shutdown_grace", Live),
     ("server.plain_http", Restart),
     ("server.tls.certificate", Live),
     ("server.tls.key", Live),
+    ("server.tls.client_ca", Live),
     ("server.tls.min_version", Restart),
     ("data_dir", Restart),
     ("certs_dir", Restart),
@@ -236,6 +237,7 @@ mod tests {
             ("server.shutdown_grace", "5s", Live),
             ("server.plain_http", "true", Restart),
             ("server.tls.min_version", "1.2", Restart),
+            ("server.tls.client_ca", "clients.pem", Live),
             ("data_dir", "elsewhere", Restart),
             ("certs_dir", "elsewhere", Restart),
             ("workers.max_concurrent", "7", Live),
@@ -305,6 +307,7 @@ mod tests {
             "queue_defaults.auth",
             "queues",
             "callers.jwt",
+            "callers.certificates",
             "credentials",
         ];
         let untried: Vec<_> = keys.iter().filter(|key| !tried.contains(&key.as_str())).collect();
@@ -384,6 +387,9 @@ mod tests {
 
     #[test]
     fn callers_change_live_grant_by_grant() {
+        let text = "server: {tls: {client_ca: a}}\ncallers: {certificates: {a: {san: \"dns:a\", scopes: [read]}}}";
+        let found = Difference::between(&config(text), &config(&text.replace("dns:a", "uri:A")));
+        assert_eq!(one_line(&found.live), "callers.certificates.a.san: dns:a → uri:A");
         let text = "callers: {jwt: {company: {issuer: \"https://a.example\", audience: [sendoff], \
                     grants: {ops: {claim: groups, value: ops, scopes: [read]}}}}}";
         let before = config(text);

@@ -29,7 +29,9 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use callers::{CallersConfig, ClaimGrant, IssuerConfig, is_trustworthy};
+pub use callers::{
+    CallersConfig, CertificateGrant, ClaimGrant, IssuerConfig, SanKind, SanName, SanPattern, is_trustworthy,
+};
 pub use credential::{
     ClientAuth, ClientCredentials, CredentialConfig, CredentialKind, SecretRef, Wanted, is_this_machine, token_url,
 };

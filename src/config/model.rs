@@ -66,6 +66,8 @@ pub struct TlsConfig {
     pub certificate: Option<PathBuf>,
     /// PEM private key; given exactly when `certificate` is.
     pub key: Option<PathBuf>,
+    /// PEM certificates of those who issue client certificates; `None`: clients are not asked for any.
+    pub client_ca: Option<PathBuf>,
     /// The oldest protocol version accepted.
     pub min_version: TlsVersion,
 }
@@ -223,7 +225,7 @@ impl Default for Config {
                 public_url: None,
                 shutdown_grace: Span::from_secs(30),
                 plain_http: false,
-                tls: TlsConfig { certificate: None, key: None, min_version: TlsVersion::V1_3 },
+                tls: TlsConfig { certificate: None, key: None, client_ca: None, min_version: TlsVersion::V1_3 },
             },
             data_dir: PathBuf::from("data"),
             certs_dir: PathBuf::from("certs"),

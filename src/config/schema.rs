@@ -59,6 +59,8 @@ enum Kind {
     CallerText,
     /// A scope, perhaps limited to queues.
     ScopeText,
+    /// A pattern for a name in a certificate.
+    San,
     /// A host or a pattern for hosts, with or without a port.
     HostPattern,
     /// The name of a credential.
@@ -70,8 +72,8 @@ enum Kind {
 }
 
 use Kind::{
-    CallerText, EgressEntry, HostPattern, Level, Name, Number, Path, Reference, ScopeText, Size, Socket, SpanOr, Text,
-    Truth, WebUrl, Whole, Words,
+    CallerText, EgressEntry, HostPattern, Level, Name, Number, Path, Reference, San, ScopeText, Size, Socket, SpanOr,
+    Text, Truth, WebUrl, Whole, Words,
 };
 
 const MS: Span = Span::from_millis(1);
@@ -86,6 +88,7 @@ const VALUES: &[(&str, bool, Kind)] = &[
     ("server.plain_http", false, Truth),
     ("server.tls.certificate", true, Path),
     ("server.tls.key", true, Path),
+    ("server.tls.client_ca", true, Path),
     ("server.tls.min_version", false, Words(&["1.2", "1.3"])),
     ("data_dir", false, Path),
     ("certs_dir", false, Path),
@@ -129,6 +132,8 @@ const VALUES: &[(&str, bool, Kind)] = &[
     ("callers.jwt.*.grants.*.claim", false, CallerText),
     ("callers.jwt.*.grants.*.value", false, CallerText),
     ("callers.jwt.*.grants.*.scopes", false, ScopeText),
+    ("callers.certificates.*.san", false, San),
+    ("callers.certificates.*.scopes", false, ScopeText),
     (
         "credentials.*.kind",
         false,
@@ -253,7 +258,7 @@ fn list(path: &str) -> Map<String, Value> {
     let most = match path {
         "callers.jwt.*.audience" => limits::CALLER_AUDIENCES_MAX,
         "callers.jwt.*.algorithms" => callers::ALGORITHM_WORDS.len(),
-        "callers.jwt.*.grants.*.scopes" => limits::KEY_SCOPES_MAX,
+        "callers.jwt.*.grants.*.scopes" | "callers.certificates.*.scopes" => limits::KEY_SCOPES_MAX,
         "credentials.*.hosts" => limits::CREDENTIAL_HOSTS_MAX,
         "credentials.*.scopes" => limits::CREDENTIAL_SCOPES_MAX,
         "credentials.*.also" => limits::CREDENTIAL_ALSO_MAX,
@@ -267,6 +272,7 @@ fn list(path: &str) -> Map<String, Value> {
 fn named(path: &str, each: &Map<String, Value>) -> Map<String, Value> {
     let (names, most) = match path {
         "queues" => (NAME, limits::QUEUES_MAX),
+        "callers.certificates" => (NAME, limits::CERTIFICATE_GRANTS_MAX),
         "callers.jwt" => (NAME, limits::CALLER_ISSUERS_MAX),
         "callers.jwt.*.grants" => (NAME, limits::CALLER_GRANTS_MAX),
         "credentials" => (NAME, limits::CREDENTIALS_MAX),
@@ -309,6 +315,7 @@ impl Kind {
             ]}),
             EgressEntry => json!({"type": "string", "pattern": "^[^*@ ]+$"}),
             CallerText => json!({"type": "string", "minLength": 1, "maxLength": limits::CALLER_TEXT_LEN_MAX}),
+            San => json!({"type": "string", "pattern": "^(dns|uri|email):.+$"}),
             ScopeText => json!({"type": "string", "pattern": SCOPE}),
             HostPattern => json!({"type": "string", "pattern": "^[^/@ ]+$"}),
             Name => json!({"type": "string", "pattern": NAME}),
@@ -480,6 +487,7 @@ storage:
             "hosts: {overrides: {a.example: {}}}",
             "egress: {allow: [\"*.example.com\"]}",
             "egress: {allow: a.example}",
+            "server: {tls: {client_ca: a}}\ncallers: {certificates: {a: {san: a.example, scopes: [read]}}}",
             "callers: {jwt: {a: {issuer: a.example, audience: [b]}}}",
             "callers: {jwt: {a: {issuer: \"https://a.example\", audience: [b], algorithms: [HS256]}}}",
             "callers: {jwt: {a: {issuer: \"https://a.example\", audience: [b], algorithms: [none]}}}",
@@ -512,7 +520,7 @@ storage:
                     [min - 0.001, min, max, max + 0.001].map(Value::from)
                 }
                 Truth | Words(_) | Path | Socket | WebUrl | Level | EgressEntry | HostPattern | Name | Text
-                | Reference | CallerText | ScopeText => {
+                | Reference | CallerText | San | ScopeText => {
                     continue;
                 }
             };

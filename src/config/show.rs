@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::callers::{CallersConfig, ClaimGrant, IssuerConfig};
+use super::callers::{CallersConfig, CertificateGrant, ClaimGrant, IssuerConfig};
 use super::credential::{CredentialConfig, CredentialKind, Plain};
 use super::fault::{Origin, child};
 use super::load::Loaded;
@@ -63,6 +63,7 @@ fn server(server: &ServerConfig) -> Item {
     let tls = map([
         field("certificate", or_null(tls.certificate.as_ref(), |path| text(&path.to_string_lossy()))),
         field("key", or_null(tls.key.as_ref(), |path| text(&path.to_string_lossy()))),
+        field("client_ca", or_null(tls.client_ca.as_ref(), |path| text(&path.to_string_lossy()))),
         field("min_version", text(version)),
     ]);
     map([
@@ -140,7 +141,11 @@ fn egress(egress: &EgressConfig) -> Item {
 
 fn callers(callers: &CallersConfig) -> Item {
     let issuers = callers.jwt.iter().map(|(name, issuer)| (name.to_string(), issuer_of_tokens(issuer)));
-    map([field("jwt", Item::Map(issuers.collect()))])
+    let grant = |grant: &CertificateGrant| {
+        map([field("san", text(&grant.san.to_string())), field("scopes", list(grant.scopes.texts()))])
+    };
+    let certificates = callers.certificates.iter().map(|(name, one)| (name.to_string(), grant(one)));
+    map([field("jwt", Item::Map(issuers.collect())), field("certificates", Item::Map(certificates.collect()))])
 }
 
 fn issuer_of_tokens(issuer: &IssuerConfig) -> Item {
@@ -461,6 +466,8 @@ mod tests {
                 config.queue_defaults.auth = config.credentials.keys().next().cloned();
                 (config.payload_bytes_max, config.storage.reserve) = sizes;
                 config.callers = callers();
+                config.server.tls.client_ca = Some("a: b".into());
+                config.server.plain_http = false;
                 config
             },
         )
@@ -473,6 +480,10 @@ mod tests {
     a.b: {issuer: \"https://a.example/x/\", audience: [\"null\", \"1\"], jwks_url: \"http://127.0.0.1:9/k\",
           algorithms: [EdDSA, RS256], grants: {\"1\": {claim: \"/a/b: c\", value: \"*\", scopes: [admin, \"read:m*\"]}}}
     least: {issuer: \"https://b.example\", audience: [a]}
+  certificates:
+    a.b: {san: \"uri:spiffe://a/B: #*\", scopes: [enqueue, \"read:m*\"]}
+    c: {san: \"dns:*\", scopes: [metrics]}
+server: {tls: {client_ca: a}}
 ";
         load_with(text, &[], Flags::default()).unwrap().config.callers
     }

@@ -57,7 +57,12 @@ fn the_documented_default_is_the_default_and_names_every_key() {
         let given = loaded.origins.contains_key(&path);
         let empty_map = matches!(
             path.as_str(),
-            "queues" | "queue_defaults.retry.on_status" | "hosts.overrides" | "callers.jwt" | "credentials"
+            "queues"
+                | "queue_defaults.retry.on_status"
+                | "hosts.overrides"
+                | "callers.jwt"
+                | "callers.certificates"
+                | "credentials"
         );
         assert!(given || empty_map, "config.yaml does not name {path}");
         let key = path.rsplit('.').next().unwrap();

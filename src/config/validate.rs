@@ -44,7 +44,7 @@ pub(super) fn config(root: &Node, faults: &mut ConfigFaults) -> Config {
         },
         hosts: hosts(&root.at("hosts"), &default.hosts, faults),
         egress: egress(&root.at("egress"), loopback, default.egress.http, faults),
-        callers: callers::callers(&root.at("callers"), faults),
+        callers: callers::callers(&root, &server, faults),
         credentials,
         payload_bytes_max: root.at("limits").get("payload_bytes", default.payload_bytes_max, payload_bytes, faults),
         storage: storage(&root.at("storage"), default.storage, faults),
@@ -85,6 +85,7 @@ fn tls(at: &Section<'_>, default: TlsConfig, faults: &mut ConfigFaults) -> TlsCo
     let tls = TlsConfig {
         certificate: at.get("certificate", default.certificate, nullable(path), faults),
         key: at.get("key", default.key, nullable(path), faults),
+        client_ca: at.get("client_ca", default.client_ca, nullable(path), faults),
         min_version: at.get("min_version", default.min_version, version, faults),
     };
     let (given, missing) = match (&tls.certificate, &tls.key) {

@@ -4,6 +4,7 @@ mod address;
 pub mod api_key;
 pub mod certificate;
 mod certificate_files;
+pub mod client_ca;
 pub mod credential;
 pub mod egress;
 pub mod failure_limit;

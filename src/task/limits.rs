@@ -245,6 +245,10 @@ pub const CALLER_AUDIENCES_MAX: usize = 16;
 pub const CALLER_GRANTS_MAX: usize = 256;
 /// Characters of an audience, and of the name of a claim.
 pub const CALLER_TEXT_LEN_MAX: usize = 512;
+/// Grants for client certificates.
+pub const CERTIFICATE_GRANTS_MAX: usize = 1_000;
+/// Client certificates of which is remembered that they are good.
+pub const CLIENT_CERTIFICATES_KEPT_MAX: usize = 256;
 /// A bearer token that is no API key, in bytes.
 pub const JWT_BYTES_MAX: usize = 8 * 1024;
 /// Characters of the `sub` of a bearer token.

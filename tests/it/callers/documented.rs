@@ -6,6 +6,8 @@ use serde_json::json;
 use crate::support::issuer::{Issuer, Signer};
 use crate::support::process::Process;
 
+use super::certificates::{Authority, dns};
+
 /// The examples in YAML of a section.
 fn examples(heading: &str) -> Vec<&'static str> {
     let docs = include_str!("../../../docs/security.md");
@@ -34,5 +36,22 @@ async fn the_example_of_an_issuer_works_as_it_stands() {
     assert_eq!(asks(json!({"realm_access": {"roles": ["auditor"]}}), "/metrics").await, 200);
     assert_eq!(asks(json!({"groups": ["dev"]}), "/tasks").await, 403);
     assert_eq!(asks(json!({"groups": ["ops-eu"], "aud": "another"}), "/tasks").await, 401);
+    process.terminate(dir.path());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_client_certificates_works_as_it_stands() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    std::fs::write(dir.path().join("config.yaml"), examples("Client certificates")[0]).unwrap();
+    std::fs::write(dir.path().join("clients-ca.pem"), authority.pem()).unwrap();
+    let process = Process::start(dir.path(), &[]);
+    let asks = async |name: &str, path: &str| {
+        let client = process.client.with_certificate(&dir.path().join("certs/ca.pem"), &authority.leaf(&[dns(name)]));
+        client.send(client.bare(reqwest::Method::GET, path)).await.expect("an answer").status.as_u16()
+    };
+    assert_eq!(asks("eu.billing.example.com", "/tasks").await, 200);
+    assert_eq!(asks("eu.billing.example.com", "/metrics").await, 403);
+    assert_eq!(asks("elsewhere.example.com", "/tasks").await, 403);
+    assert_eq!(process.client.get("/tasks").await.status, 200, "by key");
     process.terminate(dir.path());
 }
