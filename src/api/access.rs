@@ -13,13 +13,13 @@ use crate::task::{QueueName, TaskRef, TaskSpec};
 use super::error::Problem;
 use super::state::Api;
 
-/// Who presented a key, and what the key may do: the scope of an `Idempotency-Key`, and a name for the access log. Never
-/// the key itself.
+/// Who asks, and what they may do: the scope of an `Idempotency-Key`, and a name for the access log. Never the key or
+/// the token itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The public part of the key.
+    /// The public part of the key; issuer and subject of the token; or a name in the certificate.
     pub id: Arc<str>,
-    /// What it may do.
+    /// What they may do.
     pub scopes: Arc<Scopes>,
 }
 
@@ -75,7 +75,7 @@ impl Caller {
         };
         let problem = Problem::accept(error, in_batch);
         if is_unknown && self.scopes.reach(Scope::Enqueue) != Reach::Everywhere {
-            return problem.noting("; or this API key may not enqueue to it");
+            return problem.noting("; or you may not enqueue to it");
         }
         problem
     }

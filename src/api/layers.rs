@@ -1,4 +1,4 @@
-//! What surrounds every handler: a request id, the key and its scope, an answer even after a panic, one access event.
+//! What surrounds every handler: a request id, who asks and what they may, an answer even after a panic, one access event.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -9,8 +9,10 @@ use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum_server::tls::TlsInfo;
 use futures_util::FutureExt;
 
+use crate::security::jwt;
 use crate::task::limits::REQUEST_ID_LEN_MAX;
 
 use super::access::Caller;
@@ -61,13 +63,13 @@ pub(super) async fn answer(State(api): State<Api>, mut request: Request, next: N
     response
 }
 
-/// Lets through who holds a key, and says who that is. A few paths need none ([`is_public`]); whether any other path exists
-/// is not told to strangers.
+/// Says who asks, and lets nobody else through. A few paths need nobody ([`is_public`]); whether any other path exists is
+/// not told to strangers.
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     if is_public(&Prefixed::split(request.uri().path()).path) {
         return next.run(request).await;
     }
-    let caller = match caller(&api, &request) {
+    let caller = match caller(&api, &presented(&request)).await {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
@@ -92,21 +94,45 @@ pub(super) async fn authorize(request: Request, next: Next) -> Response {
     }
 }
 
-/// Who asks. Without any `Authorization` nothing was guessed, so nothing is counted.
-fn caller(api: &Api, request: &Request) -> Result<Caller, Problem> {
-    if !request.headers().contains_key(header::AUTHORIZATION) {
-        return Err(Problem::unauthenticated(false));
-    }
+/// What a request brings to say who asks.
+struct Presented {
+    /// What stands in `Authorization`, if there is any. What is no token is a wrong one: it is compared, and counted, like
+    /// any other.
+    secret: Option<String>,
+    /// The connection, if it is over TLS, with the certificate that its client has shown.
+    tls: Option<Arc<TlsInfo>>,
+    address: IpAddr,
+}
+
+fn presented(request: &Request) -> Presented {
+    let headers = request.headers();
+    let secret = headers.contains_key(header::AUTHORIZATION).then(|| bearer(headers).unwrap_or_default().to_owned());
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let address = peer.map_or(IpAddr::from(Ipv6Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
-    // What is no token is a wrong one: it is compared, and counted, like any other.
-    let presented = bearer(request.headers()).unwrap_or_default();
-    match (api.wiring().authenticate)(presented, address) {
+    Presented { secret, tls: request.extensions().get().cloned(), address }
+}
+
+/// Who asks. `Authorization` is what counts where there is one. Without any nothing was guessed, so nothing is counted: a
+/// bad certificate has ended the handshake.
+async fn caller(api: &Api, presented: &Presented) -> Result<Caller, Problem> {
+    let Some(secret) = &presented.secret else {
+        let chain = presented.tls.as_ref().map(|tls| &tls.peer_certificates).filter(|chain| !chain.is_empty());
+        let caller = chain.and_then(|chain| (api.wiring().authenticate_certificate)(chain));
+        return caller.ok_or_else(|| Problem::unauthenticated(false));
+    };
+    let authentication = if jwt::is_shaped(secret) {
+        (api.wiring().authenticate_token)(secret.clone(), presented.address).await
+    } else {
+        (api.wiring().authenticate)(secret, presented.address)
+    };
+    match authentication {
         Authentication::Granted(caller) => Ok(caller),
         Authentication::Refused => Err(Problem::unauthenticated(true)),
+        Authentication::TokenRefused(fault) => Err(Problem::token_refused(fault)),
+        Authentication::IssuerUnavailable(again) => Err(Problem::issuer_unavailable(again)),
         Authentication::Limited => Err(Problem::new(
             Code::AuthRateLimited,
-            "too many wrong API keys came from this address: a correct one is accepted all the same",
+            "too many wrong API keys or tokens came from this address: a correct one is accepted all the same",
         )),
     }
 }

@@ -47,7 +47,7 @@ mod wire_view;
 pub use access::Caller;
 pub use router::{metrics_only, router};
 pub use state::{
-    Access, Api, AuditTrail, Authenticate, Authentication, ChangeCredentials, ChangeKeys, CheckPayload,
-    CredentialChange, CredentialChangeError, KeyChange, KeyChangeError, MetricsText, NotAdmitted, OnAccess,
-    PayloadBytesMax, PayloadError, Ready, Wiring,
+    Access, Api, AuditTrail, Authenticate, AuthenticateCertificate, AuthenticateToken, Authentication,
+    ChangeCredentials, ChangeKeys, CheckPayload, CredentialChange, CredentialChangeError, KeyChange, KeyChangeError,
+    MetricsText, NotAdmitted, OnAccess, PayloadBytesMax, PayloadError, Ready, Wiring,
 };

@@ -28,6 +28,7 @@ use crate::security::api_key::{AdminKey, KeyRecord};
 use crate::security::credential::sealed::SealedCredential;
 use crate::security::credential::{Credentials, Outside};
 use crate::security::http_client::OutgoingClients;
+use crate::security::jwt::TokenFault;
 use crate::security::key_ring::KeyRing;
 use crate::security::scope::Scopes;
 use crate::task::header::NameId;
@@ -268,6 +269,17 @@ fn recognised(key: &str) -> Authentication {
     }
 }
 
+/// `good.to.ken` may do nothing; nobody can tell of `some.or.other`.
+fn token_told(token: &str) -> Authentication {
+    match token {
+        "good.to.ken" => {
+            Authentication::Granted(Caller { id: Arc::from("token"), scopes: Arc::new(Scopes::union([])) })
+        }
+        "some.or.other" => Authentication::IssuerUnavailable(Span::from_millis(4_200)),
+        _ => Authentication::TokenRefused(TokenFault::Expired),
+    }
+}
+
 /// A ring with an admin key.
 fn ring() -> Arc<KeyRing> {
     let dir = tempfile::tempdir().unwrap();
@@ -313,6 +325,8 @@ pub(super) fn bench(
         chance: Chance::from_seed(1),
         check_payload: check(),
         authenticate: Arc::new(|key, _| recognised(key)),
+        authenticate_certificate: Arc::new(|_| None),
+        authenticate_token: Arc::new(|token, _| Box::pin(std::future::ready(token_told(&token)))),
         keys: ring(),
         change_keys: Arc::new(|change, _| {
             assert!(!matches!(change, KeyChange::Revoke(id) if *id == *"panic"), "asked to");

@@ -17,9 +17,10 @@ use crate::queue::store::{CommitError, Later};
 use crate::security::api_key::KeyRecord;
 use crate::security::credential::sealed::CannotSeal;
 use crate::security::credential::{Credentials, Refused};
+use crate::security::jwt::TokenFault;
 use crate::security::key_ring::{AddError, KeyRing};
 use crate::task::limits::{BODIES_IN_FLIGHT_BYTES_MAX, CREDENTIALS_MAX, WAITERS_MAX};
-use crate::task::{CredentialName, Fault, LaneName, QueueName, TaskType, WallMs};
+use crate::task::{CredentialName, Fault, LaneName, QueueName, Span, TaskType, WallMs};
 
 use super::access::Caller;
 
@@ -45,19 +46,30 @@ pub enum PayloadError {
 /// Checks a payload (JSON text) for its task type and its queue, and names the lane the task belongs to.
 pub type CheckPayload = Arc<dyn Fn(&TaskType, &[u8], &QueueName) -> Result<LaneName, PayloadError> + Send + Sync>;
 
-/// What came of a presented key.
+/// What came of a presented key, or token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authentication {
     /// Somebody holds it.
     Granted(Caller),
     /// Nobody does: unknown, wrong, expired or revoked.
     Refused,
+    /// It is a token, and not accepted.
+    TokenRefused(TokenFault),
     /// Nobody does, and too many such came from this address.
     Limited,
+    /// It is a token, and its issuer does not say whether it is good. It is asked again after this long.
+    IssuerUnavailable(Span),
 }
 
 /// Tells who holds a key presented from an address. Compares in constant time.
 pub type Authenticate = Arc<dyn Fn(&str, IpAddr) -> Authentication + Send + Sync>;
+
+/// The same for what is no API key, and may be a bearer token of an issuer that has to be asked first.
+pub type AuthenticateToken = Arc<dyn Fn(String, IpAddr) -> Later<'static, Authentication> + Send + Sync>;
+
+/// Who shows these certificates (DER, its own first) on a connection that was set up with them; `None` where they are
+/// not, or no longer, good.
+pub type AuthenticateCertificate = Arc<dyn Fn(&[Vec<u8>]) -> Option<Caller> + Send + Sync>;
 
 /// What is done to API keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,6 +222,10 @@ pub struct Wiring {
     pub check_payload: CheckPayload,
     /// Checks keys.
     pub authenticate: Authenticate,
+    /// Checks tokens.
+    pub authenticate_token: AuthenticateToken,
+    /// Checks certificates of clients.
+    pub authenticate_certificate: AuthenticateCertificate,
     /// The keys in force.
     pub keys: Arc<KeyRing>,
     /// Changes them.

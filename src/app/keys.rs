@@ -3,19 +3,17 @@
 //! They are committed beside the engine, which owns tasks only. A commit whose outcome is unknown ends the process by way
 //! of the engine: the store acknowledges nothing afterwards.
 
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
 use super::chain;
-use crate::api::{Authenticate, Authentication, Caller, ChangeKeys, KeyChange, KeyChangeError};
+use crate::api::{ChangeKeys, KeyChange, KeyChangeError};
 use crate::clock::Clock;
-use crate::logging::event::{AuthenticationFailed, KeyCreated, KeyDamaged, KeyRevoked, KeyUsesLost};
+use crate::logging::event::{KeyCreated, KeyDamaged, KeyRevoked, KeyUsesLost};
 use crate::logging::{Fact, Telemetry};
 use crate::queue::store::{Change, CommitError, Store, StoreError};
 use crate::security::api_key::{AdminKey, KeyRecord};
-use crate::security::failure_limit::FailureLimit;
 use crate::security::key_ring::KeyRing;
 use crate::task::limits::KEY_USES_KEPT_EVERY;
 
@@ -54,25 +52,6 @@ impl Keys {
     /// The keys in force.
     pub(super) fn ring(&self) -> Arc<KeyRing> {
         Arc::clone(&self.ring)
-    }
-
-    /// Recognises keys, and limits those who present wrong ones. The key comes first: whoever has a correct one is let in
-    /// whatever others did from the same address.
-    pub(super) fn authenticate(&self) -> Authenticate {
-        let (keys, failures) = (self.clone(), Mutex::new(FailureLimit::default()));
-        Arc::new(move |presented, address| {
-            let now = keys.clock.now();
-            if let Some(holder) = keys.ring.recognise(presented, now.wall) {
-                return Authentication::Granted(Caller { id: holder.id, scopes: holder.scopes });
-            }
-            let admitted = failures.lock().unwrap_or_else(PoisonError::into_inner).admits(address, now.mono);
-            keys.failed(address, !admitted)
-        })
-    }
-
-    fn failed(&self, address: IpAddr, limited: bool) -> Authentication {
-        AuthenticationFailed { address, limited }.emit(&self.telemetry);
-        if limited { Authentication::Limited } else { Authentication::Refused }
     }
 
     /// Changes keys, to the end even if whoever asked has gone: a change that is half done would be in the store and not

@@ -6,6 +6,7 @@
 //! `reload`: everything that may fail is prepared → the engine commits → the rest is put in force.
 
 mod audit;
+mod callers;
 mod certificate;
 mod credentials;
 mod keys;
@@ -39,6 +40,7 @@ use crate::security::server_tls::{ServerTls, TlsFacts};
 use crate::worker::pool::Pool;
 
 use audit::Audit;
+use callers::Callers;
 use keys::Keys;
 
 pub use reload::{OnRefused, ReadConfig, ReloadError, Reloads};
@@ -58,6 +60,7 @@ pub struct App {
     server: ServerHandle,
     metrics_server: Option<ServerHandle>,
     tls: Option<Arc<ServerTls>>,
+    callers: Callers,
     keys: Keys,
     loops: Loops,
     audit: Audit,

@@ -19,7 +19,7 @@ use crate::logging::{Fact, LogFilter, LogLevel};
 use crate::queue::command::EngineError;
 use crate::security::credential::{Credentials, CredentialsError, NextCredentials};
 use crate::security::http_client::{NextClients, OutgoingClients};
-use crate::security::server_tls::{NextCertificate, ServerTls};
+use crate::security::server_tls::{NextCertificate, ServerTls, TlsSetupError};
 
 /// Reads the configuration again from where it came from.
 pub type ReadConfig = Arc<dyn Fn() -> Result<Loaded, ConfigFaults> + Send + Sync>;
@@ -168,6 +168,7 @@ impl App {
             certificate::ready(&next.facts).emit(&self.telemetry);
             tls.replace(next);
         }
+        self.callers.replace(&config.callers);
         self.payload_bytes_max.store(config.payload_bytes_max, Ordering::Relaxed);
         self.config = config;
         let reloaded = ConfigReloaded {
@@ -242,7 +243,10 @@ impl Preparing {
         let Some(tls) = &self.tls else { return Ok(None) };
         let next = tls.prepare(&config.server, &config.certs_dir, self.clock.now().wall);
         let path = if config.server.tls.certificate.is_some() { CERTIFICATE } else { "certs_dir" };
-        next.map(Some).map_err(|error| loaded.fault(path, chain(&error)))
+        next.map(Some).map_err(|error| {
+            let path = if matches!(error, TlsSetupError::ClientCa { .. }) { "server.tls.client_ca" } else { path };
+            loaded.fault(path, chain(&error))
+        })
     }
 }
 

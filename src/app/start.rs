@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::audit::Audit;
+use super::callers::Callers;
 use super::credentials::Keeper;
 use super::keys::Keys;
 use super::{App, Facts, Loops, certificate, chain, signing_keys, wiring};
@@ -112,6 +113,7 @@ impl App {
         let telemetry = around.telemetry.clone();
         let machine = machine(&store, &config, &around, Chance::from_seed(chance.draw())).await?;
         let keys = Keys::load(&key, &store, &clock, &telemetry).await.map_err(StartError::Keys)?;
+        let callers = Callers::new(keys.ring(), &config.callers, &outgoing.clients, &around);
         let keeper = Keeper::load(&outgoing.credentials, outgoing.sealing_key, &store, (&clock, &telemetry));
         let (change_credentials, credential_changes) = keeper.await.map_err(StartError::Keys)?.start();
         let (engine, ports) = Engine::new(machine, Arc::clone(&store), clock.clone(), telemetry.clone());
@@ -125,7 +127,9 @@ impl App {
             clock: clock.clone(),
             chance,
             check_payload: wiring::check_payload(outgoing.handlers),
-            authenticate: keys.authenticate(),
+            authenticate: callers.authenticate(),
+            authenticate_token: callers.authenticate_token(),
+            authenticate_certificate: callers.authenticate_certificate(tls.as_ref()),
             keys: keys.ring(),
             change_keys: keys.change(),
             credentials: Arc::clone(&outgoing.credentials),
@@ -139,9 +143,8 @@ impl App {
         audit.record(told(addresses.0, key_created, tls.as_deref())).await;
         let (server, metrics_server) = serve(&api, listeners, tls.as_ref(), &around)?;
         ready.store(true, Ordering::Release);
-        let now = clock.now();
-        let took = now.mono.saturating_sub(began);
-        Ready { address: addresses.0, tls: tls.is_some(), took, at: now.wall }.emit(&telemetry);
+        let took = clock.now().mono.saturating_sub(began);
+        Ready { address: addresses.0, tls: tls.is_some(), took, at: clock.now().wall }.emit(&telemetry);
         let new_key = key_created.then(|| key.reveal().to_owned());
         let facts = facts(&config, addresses, tls.as_deref(), new_key, took);
         let told = || (telemetry.clone(), audit.clone());
@@ -163,6 +166,7 @@ impl App {
             metrics_server,
             tls,
             loops,
+            callers,
             keys,
             audit,
             clients: outgoing.clients,

@@ -65,7 +65,7 @@ pub(super) fn public_url(scalar: &Scalar) -> Result<String, String> {
 }
 
 /// An absolute `http` or `https` URL with nothing but a path after its host.
-fn web_url(text: &str) -> Option<Url> {
+pub(super) fn web_url(text: &str) -> Option<Url> {
     let bare = text.len() <= TARGET_URL_LEN_MAX && !text.contains(|c: char| c.is_control() || c.is_whitespace());
     let url = Url::parse(text).ok().filter(|_| bare)?;
     let web = matches!(url.scheme(), "http" | "https") && url.has_host() && text.contains("://");

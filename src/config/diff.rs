@@ -24,13 +24,14 @@ pub(super) enum Effect {
 use Effect::{Live, Restart};
 
 /// Every key, or the section or map that it lies in.
-static EFFECTS: [(&str, Effect); 22] = [
+static EFFECTS: [(&str, Effect); 24] = [
     ("server.listen", Restart),
     ("server.public_url", Live),
     ("server.shutdown_grace", Live),
     ("server.plain_http", Restart),
     ("server.tls.certificate", Live),
     ("server.tls.key", Live),
+    ("server.tls.client_ca", Live),
     ("server.tls.min_version", Restart),
     ("data_dir", Restart),
     ("certs_dir", Restart),
@@ -40,6 +41,7 @@ static EFFECTS: [(&str, Effect); 22] = [
     ("hosts.defaults.max_concurrent", Live),
     ("hosts.overrides", Live),
     ("egress", Live),
+    ("callers", Live),
     ("credentials", Live),
     ("credentials_key", Restart),
     ("limits.payload_bytes", Live),
@@ -237,6 +239,7 @@ mod tests {
             ("server.shutdown_grace", "5s", Live),
             ("server.plain_http", "true", Restart),
             ("server.tls.min_version", "1.2", Restart),
+            ("server.tls.client_ca", "clients.pem", Live),
             ("data_dir", "elsewhere", Restart),
             ("certs_dir", "elsewhere", Restart),
             ("credentials_key", "env:K", Restart),
@@ -306,6 +309,8 @@ mod tests {
             "queue_defaults.retry.stop_when",
             "queue_defaults.auth",
             "queues",
+            "callers.jwt",
+            "callers.certificates",
             "credentials",
         ];
         let untried: Vec<_> = keys.iter().filter(|key| !tried.contains(&key.as_str())).collect();
@@ -381,6 +386,21 @@ mod tests {
             one_line(&found.live),
             "queue_defaults.retry.max_retry_duration: null → 1h; queue_defaults.retry.stop_when: any → all"
         );
+    }
+
+    #[test]
+    fn callers_change_live_grant_by_grant() {
+        let text = "server: {tls: {client_ca: a}}\ncallers: {certificates: {a: {san: \"dns:a\", scopes: [read]}}}";
+        let found = Difference::between(&config(text), &config(&text.replace("dns:a", "uri:A")));
+        assert_eq!(one_line(&found.live), "callers.certificates.a.san: dns:a → uri:A");
+        let text = "callers: {jwt: {company: {issuer: \"https://a.example\", audience: [sendoff], \
+                    grants: {ops: {claim: groups, value: ops, scopes: [read]}}}}}";
+        let before = config(text);
+        let found = Difference::between(&before, &config(&text.replace("[read]", "[read, manage]")));
+        assert_eq!(one_line(&found.live), "callers.jwt.company.grants.ops.scopes: [read] → [read, manage]");
+        let found = Difference::between(&Config::default(), &before);
+        assert!(found.restart.is_empty());
+        assert!(paths(&found.live).iter().all(|path| path.starts_with("callers.jwt.company.")), "{found:?}");
     }
 
     #[test]

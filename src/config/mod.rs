@@ -10,6 +10,7 @@
 //! itself lies, so that the file and the flags mean the same by the same words.
 
 mod address;
+mod callers;
 mod credential;
 mod diff;
 mod fault;
@@ -29,6 +30,9 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use callers::{
+    CallersConfig, CertificateGrant, ClaimGrant, IssuerConfig, SanKind, SanName, SanPattern, is_trustworthy,
+};
 pub use credential::{
     ClientAuth, ClientCredentials, CredentialConfig, CredentialKind, DESCRIBED as CREDENTIAL_KEYS,
     KINDS as CREDENTIAL_KINDS, Plain, SecretRef, Wanted, credential_given, faults_of_company, is_this_machine,

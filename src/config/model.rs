@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use super::callers::CallersConfig;
 use super::credential::{CredentialConfig, SecretRef};
 use crate::task::limits;
 use crate::task::{CredentialName, LaneName, PriorityOrder, QueueName, RetryPolicy, Span};
@@ -29,6 +30,8 @@ pub struct Config {
     pub hosts: HostsConfig,
     /// Which addresses may be called.
     pub egress: EgressConfig,
+    /// Who may call us besides the holders of API keys.
+    pub callers: CallersConfig,
     /// What calls may carry, by name.
     pub credentials: BTreeMap<CredentialName, CredentialConfig>,
     /// What credentials are sealed with that the API is given; `None`: it takes none.
@@ -65,6 +68,8 @@ pub struct TlsConfig {
     pub certificate: Option<PathBuf>,
     /// PEM private key; given exactly when `certificate` is.
     pub key: Option<PathBuf>,
+    /// PEM certificates of those who issue client certificates; `None`: clients are not asked for any.
+    pub client_ca: Option<PathBuf>,
     /// The oldest protocol version accepted.
     pub min_version: TlsVersion,
 }
@@ -222,7 +227,7 @@ impl Default for Config {
                 public_url: None,
                 shutdown_grace: Span::from_secs(30),
                 plain_http: false,
-                tls: TlsConfig { certificate: None, key: None, min_version: TlsVersion::V1_3 },
+                tls: TlsConfig { certificate: None, key: None, client_ca: None, min_version: TlsVersion::V1_3 },
             },
             data_dir: PathBuf::from("data"),
             certs_dir: PathBuf::from("certs"),
@@ -231,6 +236,7 @@ impl Default for Config {
             workers: WorkersConfig { max_concurrent: 1_024 },
             hosts: HostsConfig { defaults: HostConfig { max_concurrent: 64 }, overrides: BTreeMap::new() },
             egress: EgressConfig { http: true, loopback: true, ..EgressConfig::default() },
+            callers: CallersConfig::default(),
             credentials: BTreeMap::new(),
             credentials_key: None,
             payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,

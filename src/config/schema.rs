@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::callers;
 use super::credential;
 use super::fault::child;
 use super::load::Loaded;
@@ -32,6 +33,7 @@ const SIZE: &str = r"^\d+(B|[KMGT]i?B|kB)?$";
 const SOCKET: &str = r"^(\d{1,3}(\.\d{1,3}){3}|\[[0-9A-Fa-f:.]+\]):\d{1,5}$";
 const WEB_URL: &str = "^[Hh][Tt][Tt][Pp][Ss]?://[^?#@ ]+$";
 const NAME: &str = "^[A-Za-z0-9._-]{1,128}$";
+const SCOPE: &str = "^(enqueue|read|read_payload|manage|redrive|metrics|admin)(:[A-Za-z0-9._*-]{1,128})?$";
 const REFERENCE: &str = "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$";
 const STATUS: &str = "^[1-5][0-9][0-9]$";
 
@@ -53,6 +55,12 @@ enum Kind {
     Level,
     /// A network, an address or a host name.
     EgressEntry,
+    /// A text that callers' tokens are compared with.
+    CallerText,
+    /// A scope, perhaps limited to queues.
+    ScopeText,
+    /// A pattern for a name in a certificate.
+    San,
     /// A host or a pattern for hosts, with or without a port.
     HostPattern,
     /// The name of a credential.
@@ -64,8 +72,8 @@ enum Kind {
 }
 
 use Kind::{
-    EgressEntry, HostPattern, Level, Name, Number, Path, Reference, Size, Socket, SpanOr, Text, Truth, WebUrl, Whole,
-    Words,
+    CallerText, EgressEntry, HostPattern, Level, Name, Number, Path, Reference, San, ScopeText, Size, Socket, SpanOr,
+    Text, Truth, WebUrl, Whole, Words,
 };
 
 const MS: Span = Span::from_millis(1);
@@ -80,6 +88,7 @@ const VALUES: &[(&str, bool, Kind)] = &[
     ("server.plain_http", false, Truth),
     ("server.tls.certificate", true, Path),
     ("server.tls.key", true, Path),
+    ("server.tls.client_ca", true, Path),
     ("server.tls.min_version", false, Words(&["1.2", "1.3"])),
     ("data_dir", false, Path),
     ("certs_dir", false, Path),
@@ -116,6 +125,15 @@ const VALUES: &[(&str, bool, Kind)] = &[
     ("egress.deny", false, EgressEntry),
     ("egress.http", false, Truth),
     ("egress.ca_files", false, Path),
+    ("callers.jwt.*.issuer", false, WebUrl),
+    ("callers.jwt.*.audience", false, CallerText),
+    ("callers.jwt.*.jwks_url", true, WebUrl),
+    ("callers.jwt.*.algorithms", false, Words(&callers::ALGORITHM_WORDS)),
+    ("callers.jwt.*.grants.*.claim", false, CallerText),
+    ("callers.jwt.*.grants.*.value", false, CallerText),
+    ("callers.jwt.*.grants.*.scopes", false, ScopeText),
+    ("callers.certificates.*.san", false, San),
+    ("callers.certificates.*.scopes", false, ScopeText),
     ("credentials.*.kind", false, Words(&credential::KINDS)),
     ("credentials.*.hosts", false, HostPattern),
     ("credentials.*.allow_plain_http", false, Truth),
@@ -190,13 +208,15 @@ impl Writer {
     }
 
     fn described(&self, path: &str) -> String {
-        // The documented file has no credential whose keys could be described there.
+        // The documented file has no credential and no caller whose keys could be described there.
         let of_credential = path.strip_prefix("credentials.*.").and_then(|key| {
             let told = credential::DESCRIBED.iter().find(|(known, _)| *known == key).map(|(_, told)| *told)?;
             let is_secret = matches!(kind(path), Some((_, Reference)));
             Some(if is_secret { format!("{told} Where it is found: env:NAME or file:PATH.") } else { told.to_owned() })
         });
-        of_credential.or_else(|| self.descriptions.get(path).cloned()).unwrap_or_default()
+        let of_callers =
+            || callers::DESCRIBED.iter().find(|(known, _)| *known == path).map(|(_, told)| (*told).to_owned());
+        of_credential.or_else(of_callers).or_else(|| self.descriptions.get(path).cloned()).unwrap_or_default()
     }
 }
 
@@ -227,6 +247,9 @@ fn value(path: &str) -> Map<String, Value> {
 fn list(path: &str) -> Map<String, Value> {
     let items = kind(path).map(|(_, kind)| kind.schema()).unwrap_or_default();
     let most = match path {
+        "callers.jwt.*.audience" => limits::CALLER_AUDIENCES_MAX,
+        "callers.jwt.*.algorithms" => callers::ALGORITHM_WORDS.len(),
+        "callers.jwt.*.grants.*.scopes" | "callers.certificates.*.scopes" => limits::KEY_SCOPES_MAX,
         "credentials.*.hosts" => limits::CREDENTIAL_HOSTS_MAX,
         "credentials.*.scopes" => limits::CREDENTIAL_SCOPES_MAX,
         "credentials.*.also" => limits::CREDENTIAL_ALSO_MAX,
@@ -240,6 +263,9 @@ fn list(path: &str) -> Map<String, Value> {
 fn named(path: &str, each: &Map<String, Value>) -> Map<String, Value> {
     let (names, most) = match path {
         "queues" => (NAME, limits::QUEUES_MAX),
+        "callers.certificates" => (NAME, limits::CERTIFICATE_GRANTS_MAX),
+        "callers.jwt" => (NAME, limits::CALLER_ISSUERS_MAX),
+        "callers.jwt.*.grants" => (NAME, limits::CALLER_GRANTS_MAX),
         "credentials" => (NAME, limits::CREDENTIALS_MAX),
         "hosts.overrides" => (WEB_URL, limits::HOST_OVERRIDES_MAX),
         _ => (STATUS, 500),
@@ -279,6 +305,9 @@ impl Kind {
                 {"type": "string", "pattern": r"[=,\[A-Z]"},
             ]}),
             EgressEntry => json!({"type": "string", "pattern": "^[^*@ ]+$"}),
+            CallerText => json!({"type": "string", "minLength": 1, "maxLength": limits::CALLER_TEXT_LEN_MAX}),
+            San => json!({"type": "string", "pattern": "^(dns|uri|email):.+$"}),
+            ScopeText => json!({"type": "string", "pattern": SCOPE}),
             HostPattern => json!({"type": "string", "pattern": "^[^/@ ]+$"}),
             Name => json!({"type": "string", "pattern": NAME}),
             Text => json!({"type": "string", "minLength": 1, "maxLength": limits::CREDENTIAL_TEXT_LEN_MAX}),
@@ -415,6 +444,7 @@ queues: {mail: {priority_aging: strict, max_bytes: 5GiB, retry: {on_status: {\"4
 hosts: {overrides: {\"https://a.example:443\": {max_concurrent: 2}}}
 egress: {allow: [10.0.0.0/8, a.example, \"::1\"], deny: }
 logging: {level: \"info,sendoff::queue=debug\"}
+callers: {jwt: {a: {issuer: \"https://a.example\", audience: [b], algorithms: [ES256], grants: {c: {claim: d, value: \"e*\", scopes: [\"read:f*\"]}}}}}
 credentials: {billing: {kind: bearer, token: \"env:T\", hosts: [\"*.a.example:*\"]}, key: {kind: header, name: X-K, value: \"file:k\"}}
 storage:
 ";
@@ -448,6 +478,11 @@ storage:
             "hosts: {overrides: {a.example: {}}}",
             "egress: {allow: [\"*.example.com\"]}",
             "egress: {allow: a.example}",
+            "server: {tls: {client_ca: a}}\ncallers: {certificates: {a: {san: a.example, scopes: [read]}}}",
+            "callers: {jwt: {a: {issuer: a.example, audience: [b]}}}",
+            "callers: {jwt: {a: {issuer: \"https://a.example\", audience: [b], algorithms: [HS256]}}}",
+            "callers: {jwt: {a: {issuer: \"https://a.example\", audience: [b], algorithms: [none]}}}",
+            "callers: {jwt: {a: {issuer: \"https://a.example\", audience: [b], grants: {c: {claim: d, value: e, scopes: [write]}}}}}",
             "credentials: {billing: {kind: beaer, token: \"env:T\"}}",
             "credentials: {billing: {kind: bearer, token: secret}}",
             "credentials: {billing: {kind: bearer, token: \"env:T\", hosts: [\"https://a/\"]}}",
@@ -476,7 +511,7 @@ storage:
                     [min - 0.001, min, max, max + 0.001].map(Value::from)
                 }
                 Truth | Words(_) | Path | Socket | WebUrl | Level | EgressEntry | HostPattern | Name | Text
-                | Reference => {
+                | Reference | CallerText | San | ScopeText => {
                     continue;
                 }
             };

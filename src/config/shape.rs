@@ -67,7 +67,17 @@ pub(super) static CREDENTIAL: Shape = Section(&[
     ("secrets", &List),
 ]);
 static HOST: Shape = Section(&[("max_concurrent", &Value)]);
-static TLS: Shape = Section(&[("certificate", &Value), ("key", &Value), ("min_version", &Value)]);
+static TLS: Shape =
+    Section(&[("certificate", &Value), ("key", &Value), ("client_ca", &Value), ("min_version", &Value)]);
+static CLAIM_GRANT: Shape = Section(&[("claim", &Value), ("value", &Value), ("scopes", &List)]);
+static CERTIFICATE_GRANT: Shape = Section(&[("san", &Value), ("scopes", &List)]);
+static ISSUER: Shape = Section(&[
+    ("issuer", &Value),
+    ("audience", &List),
+    ("jwks_url", &Value),
+    ("algorithms", &List),
+    ("grants", &Named(&CLAIM_GRANT)),
+]);
 
 /// The whole configuration.
 pub(super) static ROOT: Shape = Section(&[
@@ -88,6 +98,7 @@ pub(super) static ROOT: Shape = Section(&[
     ("workers", &Section(&[("max_concurrent", &Value)])),
     ("hosts", &Section(&[("defaults", &HOST), ("overrides", &Named(&HOST))])),
     ("egress", &Section(&[("allow", &List), ("deny", &List), ("http", &Value), ("ca_files", &List)])),
+    ("callers", &Section(&[("jwt", &Named(&ISSUER)), ("certificates", &Named(&CERTIFICATE_GRANT))])),
     ("credentials", &Named(&CREDENTIAL)),
     ("credentials_key", &Value),
     ("limits", &Section(&[("payload_bytes", &Value)])),

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::callers::{CallersConfig, CertificateGrant, ClaimGrant, IssuerConfig};
 use super::credential::{CredentialConfig, CredentialKind, Plain};
 use super::fault::{Origin, child};
 use super::load::Loaded;
@@ -44,6 +45,7 @@ pub(super) fn config(config: &Config) -> Vec<(String, Item)> {
         field("workers", max_concurrent(config.workers.max_concurrent)),
         field("hosts", hosts(&config.hosts)),
         field("egress", egress(&config.egress)),
+        field("callers", callers(&config.callers)),
         field("credentials", credentials(&config.credentials)),
         field("credentials_key", or_null(config.credentials_key.as_ref(), |at| text(&at.to_string()))),
         field("limits", map([field("payload_bytes", size(config.payload_bytes_max))])),
@@ -62,6 +64,7 @@ fn server(server: &ServerConfig) -> Item {
     let tls = map([
         field("certificate", or_null(tls.certificate.as_ref(), |path| text(&path.to_string_lossy()))),
         field("key", or_null(tls.key.as_ref(), |path| text(&path.to_string_lossy()))),
+        field("client_ca", or_null(tls.client_ca.as_ref(), |path| text(&path.to_string_lossy()))),
         field("min_version", text(version)),
     ]);
     map([
@@ -134,6 +137,33 @@ fn egress(egress: &EgressConfig) -> Item {
         field("deny", entries(&egress.deny_nets, &egress.deny_hosts)),
         field("http", bare(egress.http)),
         field("ca_files", Item::List(egress.ca_files.iter().map(|path| scalar(&path.to_string_lossy())).collect())),
+    ])
+}
+
+fn callers(callers: &CallersConfig) -> Item {
+    let issuers = callers.jwt.iter().map(|(name, issuer)| (name.to_string(), issuer_of_tokens(issuer)));
+    let grant = |grant: &CertificateGrant| {
+        map([field("san", text(&grant.san.to_string())), field("scopes", list(grant.scopes.texts()))])
+    };
+    let certificates = callers.certificates.iter().map(|(name, one)| (name.to_string(), grant(one)));
+    map([field("jwt", Item::Map(issuers.collect())), field("certificates", Item::Map(certificates.collect()))])
+}
+
+fn issuer_of_tokens(issuer: &IssuerConfig) -> Item {
+    let grant = |grant: &ClaimGrant| {
+        map([
+            field("claim", text(&grant.claim)),
+            field("value", text(grant.value.as_str())),
+            field("scopes", list(grant.scopes.texts())),
+        ])
+    };
+    let grants = issuer.grants.iter().map(|(name, one)| (name.to_string(), grant(one)));
+    map([
+        field("issuer", text(&issuer.issuer)),
+        field("audience", list(issuer.audience.iter().cloned())),
+        field("jwks_url", or_null(issuer.jwks_url.as_ref(), |url| text(url))),
+        field("algorithms", list(issuer.algorithms.iter().map(|algorithm| format!("{algorithm:?}")))),
+        field("grants", Item::Map(grants.collect())),
     ])
 }
 
@@ -438,9 +468,27 @@ mod tests {
                 config.credentials.retain(|_, one| has_url || !matches!(one.kind, CredentialKind::Oidc { .. }));
                 config.queue_defaults.auth = config.credentials.keys().next().cloned();
                 (config.payload_bytes_max, config.storage.reserve) = sizes;
+                config.callers = callers();
+                config.server.tls.client_ca = Some("a: b".into());
+                config.server.plain_http = false;
                 config
             },
         )
+    }
+
+    /// One issuer with everything, and one with as little as may be.
+    fn callers() -> CallersConfig {
+        let text = "callers:
+  jwt:
+    a.b: {issuer: \"https://a.example/x/\", audience: [\"null\", \"1\"], jwks_url: \"http://127.0.0.1:9/k\",
+          algorithms: [EdDSA, RS256], grants: {\"1\": {claim: \"/a/b: c\", value: \"*\", scopes: [admin, \"read:m*\"]}}}
+    least: {issuer: \"https://b.example\", audience: [a]}
+  certificates:
+    a.b: {san: \"uri:spiffe://a/B: #*\", scopes: [enqueue, \"read:m*\"]}
+    c: {san: \"dns:*\", scopes: [metrics]}
+server: {tls: {client_ca: a}}
+";
+        load_with(text, &[], Flags::default()).unwrap().config.callers
     }
 
     /// One of each kind.

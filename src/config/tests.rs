@@ -55,8 +55,15 @@ fn the_documented_default_is_the_default_and_names_every_key() {
     assert_eq!(loaded.config, Config::default());
     for path in shape::fixed_paths() {
         let given = loaded.origins.contains_key(&path);
-        let empty_map =
-            matches!(path.as_str(), "queues" | "queue_defaults.retry.on_status" | "hosts.overrides" | "credentials");
+        let empty_map = matches!(
+            path.as_str(),
+            "queues"
+                | "queue_defaults.retry.on_status"
+                | "hosts.overrides"
+                | "callers.jwt"
+                | "callers.certificates"
+                | "credentials"
+        );
         assert!(given || empty_map, "config.yaml does not name {path}");
         let key = path.rsplit('.').next().unwrap();
         assert!(text.contains(&format!("{key}:")), "{path}");

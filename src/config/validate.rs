@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::address::{self, EgressEntry};
+use super::callers;
 use super::credential::{self, CredentialConfig, SecretRef};
 use super::fault::{ConfigFaults, child};
 use super::model::{
@@ -56,6 +57,7 @@ pub(super) fn config(root: &Node, faults: &mut ConfigFaults) -> Config {
         },
         hosts: hosts(&root.at("hosts"), &default.hosts, faults),
         egress: egress(&root.at("egress"), loopback, default.egress.http, faults),
+        callers: callers::callers(&root, &server, faults),
         credentials,
         credentials_key,
         payload_bytes_max: root.at("limits").get("payload_bytes", default.payload_bytes_max, payload_bytes, faults),
@@ -97,6 +99,7 @@ fn tls(at: &Section<'_>, default: TlsConfig, faults: &mut ConfigFaults) -> TlsCo
     let tls = TlsConfig {
         certificate: at.get("certificate", default.certificate, nullable(path), faults),
         key: at.get("key", default.key, nullable(path), faults),
+        client_ca: at.get("client_ca", default.client_ca, nullable(path), faults),
         min_version: at.get("min_version", default.min_version, version, faults),
     };
     let (given, missing) = match (&tls.certificate, &tls.key) {

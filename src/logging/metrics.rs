@@ -98,6 +98,7 @@ pub struct Metrics {
     pub(super) http_duration: Histogram,
     pub(super) connections_failed: Counter,
     pub(super) authentication_failures: Family<FailureLabels, Counter>,
+    pub(super) issuer_fetches: Family<IssuerLabels, Counter>,
     pub(super) token_fetches: Family<FetchLabels, Counter>,
     pub(super) token_cache_hits: Family<CredentialLabels, Counter>,
     pub(super) token_wait: Histogram,
@@ -137,6 +138,7 @@ impl Metrics {
             http_duration: Histogram::new(exponential_buckets(0.000_1, 4.0, 11)),
             connections_failed: Counter::default(),
             authentication_failures: Family::default(),
+            issuer_fetches: Family::default(),
             token_fetches: Family::default(),
             token_cache_hits: Family::default(),
             // 0.1 ms … 26 s
@@ -212,8 +214,10 @@ impl Metrics {
         registry.register_with_unit("http_request_duration", http, Unit::Seconds, self.http_duration.clone());
         let failed = "Connections that ended before their first request (accept or TLS handshake failed)";
         registry.register("connections_failed", failed, self.connections_failed.clone());
-        let failed = "Requests with a wrong, expired or revoked API key, by how they were answered";
+        let failed = "Requests with an API key or a token that is not accepted, by how they were answered";
         registry.register("authentication_failures", failed, self.authentication_failures.clone());
+        let fetches = "Fetches of the keys of issuers of tokens, by how they ended";
+        registry.register("issuer_fetches", fetches, self.issuer_fetches.clone());
         registry.register("wall_jumps", "Jumps of the wall clock", self.wall_jumps.clone());
         registry.register("accepting", "1 while there is disk space for new tasks", self.accepting.clone());
         let build = Info::new(BuildLabels { version: env!("CARGO_PKG_VERSION") });
@@ -364,6 +368,13 @@ pub(super) struct CredentialLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct FetchLabels {
     pub(super) credential: CredentialLabel,
+    pub(super) result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct IssuerLabels {
+    /// As the configuration calls it.
+    pub(super) issuer: String,
     pub(super) result: &'static str,
 }
 

@@ -14,6 +14,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
 use super::certificate_files::Watch;
+use super::client_ca::{ClientCertificates, Issuers};
 use super::local_ca::{self, Wanted, damaged, validity};
 use super::private_file::{self, FileError};
 use crate::config::{ServerConfig, TlsVersion};
@@ -27,6 +28,8 @@ pub struct ServerTls {
     pub rustls: Arc<rustls::ServerConfig>,
     /// What was found or made at start.
     pub facts: TlsFacts,
+    /// The certificates of clients.
+    pub clients: Arc<ClientCertificates>,
     current: Arc<Current>,
 }
 
@@ -35,6 +38,7 @@ pub struct ServerTls {
 #[must_use = "hand it to `ServerTls::replace`"]
 pub struct NextCertificate {
     serving: Serving,
+    issuers: Issuers,
     /// Whether it is another than the one that is served.
     pub is_other: bool,
     /// What there is to tell about it.
@@ -148,6 +152,14 @@ pub enum TlsSetupError {
         /// When.
         expired: WallMs,
     },
+    /// The file of those who issue client certificates is not one.
+    #[error("{} cannot serve as server.tls.client_ca ({why}): it has to be a PEM file with certificates of CAs", path.display())]
+    ClientCa {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// `server.public_url` has no host a certificate could name.
     #[error("server.public_url `{given}` names no host")]
     NoHost {
@@ -178,6 +190,7 @@ pub(super) enum Source {
 #[derive(Debug)]
 struct Origin {
     source: Source,
+    client_ca: Option<PathBuf>,
     watch: Watch,
 }
 
@@ -190,10 +203,12 @@ impl ServerTls {
         let origin = Origin::of(server, certs_dir)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let (key, facts) = origin.source.load(&provider, now)?;
+        let clients = Arc::new(ClientCertificates::new(&provider, origin.issuers(&provider)?));
         let serving = Serving { key: Arc::new(key), origin: Arc::new(origin) };
         let current = Arc::new(Current(RwLock::new(serving)));
-        let rustls = Arc::new(rustls_config(provider, server.tls.min_version, Arc::clone(&current))?);
-        Ok(Self { rustls, facts, current })
+        let shown = (Arc::clone(&current), Arc::clone(&clients));
+        let rustls = Arc::new(rustls_config(provider, server.tls.min_version, shown)?);
+        Ok(Self { rustls, facts, clients, current })
     }
 
     /// Looks at the certificate again: renews one of the local CA when it is time, reads configured files anew. New
@@ -216,7 +231,9 @@ impl ServerTls {
             return None;
         }
         let looked = origin.source.has_its_ca().and_then(|()| {
-            let (key, facts) = origin.source.load_after(&served, self.rustls.crypto_provider(), now)?;
+            let provider = self.rustls.crypto_provider();
+            let (key, facts) = origin.source.load_after(&served, provider, now)?;
+            self.clients.replace(origin.issuers(provider)?);
             self.serve(key, &origin);
             Ok(facts)
         });
@@ -246,21 +263,28 @@ impl ServerTls {
         }
         let (key, facts) = origin.source.load_after(&before.key, self.rustls.crypto_provider(), now)?;
         let is_other = key.cert != before.key.cert;
+        let issuers = origin.issuers(self.rustls.crypto_provider())?;
         let serving = Serving { key: Arc::new(key), origin: Arc::new(origin) };
-        Ok(NextCertificate { serving, is_other, facts })
+        Ok(NextCertificate { serving, issuers, is_other, facts })
     }
 
     /// Serves another certificate to new connections; those that are open go on with theirs.
     pub fn replace(&self, next: NextCertificate) {
         *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = next.serving;
+        self.clients.replace(next.issuers);
     }
 }
 
 impl Origin {
     fn of(server: &ServerConfig, certs_dir: &Path) -> Result<Self, TlsSetupError> {
         let source = Source::of(server, certs_dir)?;
-        let watch = Watch::new(source.files());
-        Ok(Self { source, watch })
+        let client_ca = server.tls.client_ca.clone();
+        let watch = Watch::new(source.files().into_iter().chain(client_ca.clone()).collect());
+        Ok(Self { source, client_ca, watch })
+    }
+
+    fn issuers(&self, provider: &Arc<CryptoProvider>) -> Result<Issuers, TlsSetupError> {
+        Issuers::read(self.client_ca.as_deref(), provider)
     }
 }
 
@@ -385,7 +409,7 @@ fn host(url: &str) -> Result<String, TlsSetupError> {
 fn rustls_config(
     provider: Arc<CryptoProvider>,
     oldest: TlsVersion,
-    current: Arc<Current>,
+    (current, clients): (Arc<Current>, Arc<ClientCertificates>),
 ) -> Result<rustls::ServerConfig, TlsSetupError> {
     let versions: &[&rustls::SupportedProtocolVersion] = match oldest {
         TlsVersion::V1_3 => &[&TLS13],
@@ -393,7 +417,7 @@ fn rustls_config(
     };
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_cert_resolver(current);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Sessions are resumed without a table of them in memory.

@@ -235,6 +235,46 @@ pub const AUTH_FAILURES_BURST: u32 = 30;
 pub const AUTH_FAILURE_EVERY: Span = Span::from_secs(2);
 /// Addresses whose failed authentications are counted apart; all further ones are counted together.
 pub const AUTH_FAILURE_SOURCES_MAX: usize = 10_000;
+/// Characters of a pattern with `*` for claims and names in certificates.
+pub const GLOB_LEN_MAX: usize = 512;
+/// Issuers of bearer tokens in the configuration.
+pub const CALLER_ISSUERS_MAX: usize = 32;
+/// Audiences of one issuer.
+pub const CALLER_AUDIENCES_MAX: usize = 16;
+/// Grants of one issuer.
+pub const CALLER_GRANTS_MAX: usize = 256;
+/// Characters of an audience, and of the name of a claim.
+pub const CALLER_TEXT_LEN_MAX: usize = 512;
+/// Grants for client certificates.
+pub const CERTIFICATE_GRANTS_MAX: usize = 1_000;
+/// Client certificates of which is remembered that they are good.
+pub const CLIENT_CERTIFICATES_KEPT_MAX: usize = 256;
+/// A bearer token that is no API key, in bytes.
+pub const JWT_BYTES_MAX: usize = 8 * 1024;
+/// Characters of the `sub` of a bearer token.
+pub const JWT_SUBJECT_LEN_MAX: usize = 256;
+/// How far the clock of an issuer may be from ours.
+pub const JWT_LEEWAY: Span = Span::from_secs(30);
+/// How long an issuer may take to tell its keys.
+pub const ISSUER_ANSWER_MAX: Span = Span::from_secs(10);
+/// A document of an issuer, in bytes.
+pub const ISSUER_DOCUMENT_BYTES_MAX: usize = 256 * 1024;
+/// Keys of one issuer.
+pub const ISSUER_KEYS_MAX: usize = 100;
+/// How long the keys of an issuer are taken as they are at least, whatever the issuer says.
+pub const ISSUER_KEYS_FRESH_MIN: Span = Span::from_secs(60);
+/// How long, when the issuer does not say.
+pub const ISSUER_KEYS_FRESH_DEFAULT: Span = Span::from_secs(600);
+/// How long at most: a key that the issuer has withdrawn is refused after this long.
+pub const ISSUER_KEYS_FRESH_MAX: Span = Span::from_secs(3_600);
+/// How long the keys of an issuer that cannot be asked are still good.
+pub const ISSUER_KEYS_STALE_MAX: Span = Span::from_secs(24 * 3_600);
+/// How often an issuer is asked at most because tokens name keys that it did not have.
+pub const ISSUER_UNKNOWN_KEY_EVERY: Span = Span::from_secs(30);
+/// How long an issuer that did not answer as it should is left alone.
+pub const ISSUER_FAILURE_KEPT: Span = Span::from_secs(10);
+/// How long at most, if its `Retry-After` asks for more.
+pub const ISSUER_RETRY_AFTER_MAX: Span = Span::from_secs(60);
 
 /// Administrative acts under way at one time; more are answered "busy".
 pub const AUDIT_ACTS_MAX: usize = 32;
@@ -383,6 +423,12 @@ const _: () = assert!(SIGNING_KEY_PUBLISHED_BEFORE.as_millis() < SIGNING_KEY_LIF
 const _: () = assert!(6 * 6 * AUDIT_TEXT_CHARS_MAX + 2 * 2 * AUDIT_VALUE_BYTES_MAX + 1024 <= AUDIT_LINE_BYTES_MAX);
 const _: () = assert!((AUDIT_ACTS_MAX * AUDIT_LINE_BYTES_MAX) as u64 <= AUDIT_ROOM_BYTES);
 const _: () = assert!(2 * AUDIT_LINE_BYTES_MAX as u64 <= AUDIT_TAIL_BYTES);
+const _: () = assert!(JWT_LEEWAY.as_millis() <= 60_000);
+const _: () = assert!(ISSUER_KEYS_FRESH_MIN.as_millis() <= ISSUER_KEYS_FRESH_DEFAULT.as_millis());
+const _: () = assert!(ISSUER_KEYS_FRESH_DEFAULT.as_millis() <= ISSUER_KEYS_FRESH_MAX.as_millis());
+const _: () = assert!(ISSUER_KEYS_FRESH_MAX.as_millis() < ISSUER_KEYS_STALE_MAX.as_millis());
+const _: () = assert!(ISSUER_FAILURE_KEPT.as_millis() <= ISSUER_RETRY_AFTER_MAX.as_millis());
+const _: () = assert!(JWT_BYTES_MAX < REQUEST_HEAD_BYTES_MAX as usize);
 const _: () = assert!(BALLAST_BYTES <= RESERVE_BYTES_MIN);
 
 #[cfg(test)]

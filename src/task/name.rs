@@ -89,6 +89,10 @@ name!(
     KeyName, NAME_LEN_MAX, &['.', '_', '-'], "[A-Za-z0-9._-]"
 );
 name!(
+    /// What the configuration calls callers of one kind, or one of their grants: `[A-Za-z0-9._-]{1,128}`.
+    CallerName, NAME_LEN_MAX, &['.', '_', '-'], "[A-Za-z0-9._-]"
+);
+name!(
     /// The name of a credential: `[A-Za-z0-9._-]{1,128}`.
     CredentialName, NAME_LEN_MAX, &['.', '_', '-'], "[A-Za-z0-9._-]"
 );

@@ -8,6 +8,8 @@ mod audit;
 #[cfg(test)]
 mod bulk;
 #[cfg(test)]
+mod callers;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clocks;
@@ -51,6 +53,8 @@ mod recovery;
 mod reload;
 #[cfg(test)]
 mod retry;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod shutdown;
 #[cfg(test)]

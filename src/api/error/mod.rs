@@ -10,9 +10,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::queue::command::AcceptError;
+use crate::security::jwt::TokenFault;
 use crate::security::scope::Scope;
-use crate::task::Fault;
-use crate::task::limits::AUTH_FAILURE_EVERY;
+use crate::task::limits::{AUTH_FAILURE_EVERY, ISSUER_FAILURE_KEPT};
+use crate::task::{Fault, Span};
 
 use super::openapi::refusals::ProblemCode;
 
@@ -61,11 +62,12 @@ pub(super) enum Code {
     StorageUnavailable,
     AuditUnavailable,
     NotReady,
+    IssuerUnavailable,
 }
 
 impl Code {
     /// Every code, in the order of their statuses.
-    pub(super) const ALL: [Self; 42] = [
+    pub(super) const ALL: [Self; 43] = [
         Self::MalformedJson,
         Self::InvalidQuery,
         Self::InvalidIdempotencyKey,
@@ -108,6 +110,7 @@ impl Code {
         Self::StorageUnavailable,
         Self::AuditUnavailable,
         Self::NotReady,
+        Self::IssuerUnavailable,
     ];
 
     /// The word, the status, the title.
@@ -120,8 +123,8 @@ impl Code {
                 ("invalid_idempotency_key", S::BAD_REQUEST, "the Idempotency-Key is not valid")
             }
             Self::BodyUnreadable => ("body_unreadable", S::BAD_REQUEST, "the body could not be read"),
-            Self::Unauthenticated => ("unauthenticated", S::UNAUTHORIZED, "an API key is needed"),
-            Self::InsufficientScope => ("insufficient_scope", S::FORBIDDEN, "the API key's scopes do not allow this"),
+            Self::Unauthenticated => ("unauthenticated", S::UNAUTHORIZED, "an API key or a token is needed"),
+            Self::InsufficientScope => ("insufficient_scope", S::FORBIDDEN, "your scopes do not allow this"),
             Self::NotFound => ("not_found", S::NOT_FOUND, "not found"),
             Self::NoSuchRoute => ("no_such_route", S::NOT_FOUND, "there is nothing at this path"),
             Self::NoIssuer => ("no_issuer", S::NOT_FOUND, "this server issues no ID tokens"),
@@ -160,7 +163,7 @@ impl Code {
                 ("idempotency_mismatch", S::UNPROCESSABLE_ENTITY, "the Idempotency-Key was used for something else")
             }
             Self::QueueFull => ("queue_full", S::TOO_MANY_REQUESTS, "the queue is full"),
-            Self::AuthRateLimited => ("auth_rate_limited", S::TOO_MANY_REQUESTS, "too many wrong API keys"),
+            Self::AuthRateLimited => ("auth_rate_limited", S::TOO_MANY_REQUESTS, "too many wrong API keys or tokens"),
             Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "the server made a mistake"),
             Self::UnknownOutcome => {
                 ("unknown_outcome", S::INTERNAL_SERVER_ERROR, "it is not known whether this was done")
@@ -176,6 +179,9 @@ impl Code {
                 ("audit_unavailable", S::SERVICE_UNAVAILABLE, "the audit log cannot be written at the moment")
             }
             Self::NotReady => ("not_ready", S::SERVICE_UNAVAILABLE, "the server is not ready"),
+            Self::IssuerUnavailable => {
+                ("issuer_unavailable", S::SERVICE_UNAVAILABLE, "the issuer of the token cannot be asked for its keys")
+            }
         }
     }
 
@@ -202,11 +208,18 @@ impl Code {
             Some(5)
         } else if self == Self::AuthRateLimited {
             // A refused attempt is not counted: after this long there is room for one.
-            Some(u32::try_from(AUTH_FAILURE_EVERY.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX))
+            Some(secs(AUTH_FAILURE_EVERY))
+        } else if self == Self::IssuerUnavailable {
+            Some(secs(ISSUER_FAILURE_KEPT))
         } else {
             (self == Self::StorageFull).then_some(30)
         }
     }
+}
+
+/// As whole seconds, no shorter.
+fn secs(span: Span) -> u32 {
+    u32::try_from(span.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX)
 }
 
 /// Where in a request a fault is.
@@ -239,6 +252,8 @@ pub(super) struct Problem {
     errors: Vec<Item>,
     challenge: Option<Cow<'static, str>>,
     cause: Option<String>,
+    /// Seconds after which a repeat makes sense, where that is known better than by the code.
+    retry_after_secs: Option<u32>,
 }
 
 /// A refusal (RFC 9457), in the order people read it.
@@ -267,7 +282,7 @@ pub(super) struct ProblemBody<'a> {
 impl Problem {
     /// A problem with a sentence about this occurrence.
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), challenge: None, cause: None }
+        Self { code, detail: detail.into(), errors: Vec::new(), challenge: None, cause: None, retry_after_secs: None }
     }
 
     /// Faults of the body. `code` is their common kind.
@@ -319,11 +334,24 @@ impl Problem {
         Self { challenge: Some(Cow::Borrowed(challenge)), ..Self::new(Code::Unauthenticated, detail) }
     }
 
-    /// A key that may do other things: RFC 6750 section 3.1.
+    /// A token that is not accepted: RFC 6750 section 3.1.
+    pub(super) fn token_refused(fault: TokenFault) -> Self {
+        let challenge = format!(r#"Bearer error="invalid_token", error_description="{fault}""#);
+        let detail = format!("this token is not accepted: {fault}");
+        Self { challenge: Some(Cow::Owned(challenge)), ..Self::new(Code::Unauthenticated, detail) }
+    }
+
+    /// A token of which nobody can tell whether it is good.
+    pub(super) fn issuer_unavailable(again: Span) -> Self {
+        let detail = "the issuer of this token did not tell its keys: send it again, or use an API key";
+        Self { retry_after_secs: Some(secs(again).max(1)), ..Self::new(Code::IssuerUnavailable, detail) }
+    }
+
+    /// A caller who may do other things: RFC 6750 section 3.1.
     pub(super) fn insufficient_scope(needed: Scope) -> Self {
         let needed = needed.as_str();
         let challenge = format!(r#"Bearer error="insufficient_scope", scope="{needed}""#);
-        let detail = format!("this needs an API key with the scope `{needed}`");
+        let detail = format!("this needs the scope `{needed}`");
         Self { challenge: Some(Cow::Owned(challenge)), ..Self::new(Code::InsufficientScope, detail) }
     }
 
@@ -360,15 +388,15 @@ impl Problem {
         Self::new(Code::MalformedJson, error.to_string())
     }
 
-    /// The same with what lies behind it.
-    pub(super) fn because(self, cause: String) -> Self {
-        Self { cause: Some(cause), ..self }
-    }
-
     /// A mistake of ours.
     pub(super) fn internal(cause: impl Into<String>) -> Self {
         let detail = "whether the request was carried out is not known: repeat it with the same Idempotency-Key";
-        Self { cause: Some(cause.into()), ..Self::new(Code::Internal, detail) }
+        Self::new(Code::Internal, detail).because(cause)
+    }
+
+    /// The same with what lies behind it.
+    pub(super) fn because(self, cause: impl Into<String>) -> Self {
+        Self { cause: Some(cause.into()), ..self }
     }
 
     /// Its stable code.
@@ -430,7 +458,7 @@ impl IntoResponse for Problem {
         if let Some(challenge) = self.challenge.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if let Some(secs) = self.code.retry_after_secs() {
+        if let Some(secs) = self.retry_after_secs.or(self.code.retry_after_secs()) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
         }
         response.extensions_mut().insert(self);
@@ -451,7 +479,7 @@ mod tests {
         let docs = include_str!("../../../docs/api.md");
         let names = source.split("fn row(").nth(1).unwrap().split("/// The public word.").next().unwrap();
         let codes: Vec<_> = names.split("(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
-        assert_eq!(codes.len(), 42, "{codes:?}");
+        assert_eq!(codes.len(), 43, "{codes:?}");
         let missing: Vec<_> = codes.iter().filter(|code| !docs.contains(&format!("| `{code}` |"))).collect();
         assert!(missing.is_empty(), "docs/api.md does not explain {missing:?}");
     }

@@ -56,7 +56,8 @@ pub(super) mod words;
 const ABOUT: &str = "\
 The HTTP task queue you run yourself.
 
-- **Key**: `Authorization: Bearer so_…` for everything but health, this document and its page, and `/.well-known`.
+- **Key**: `Authorization: Bearer so_…` for everything but health, this document and its page, and `/.well-known`; or a \
+token of an issuer that the configuration names.
 - **Scopes**: a key holds some of `enqueue`, `read`, `read_payload`, `manage`, `redrive`, `metrics`, `admin`, all but the \
 last two of every queue or of some; `x-required-scope` says which one an operation needs. What a key may not see is not \
 there: 404, or left out of lists.
@@ -122,7 +123,7 @@ fn document() -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
     let components = document.components.get_or_insert_default();
     let key = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("so_<id>_<secret>");
-    let key = key.description(Some("An API key; the first one is in `data/admin.key`."));
+    let key = key.description(Some("An API key; the first one is in `data/admin.key`. Or a bearer token (JWT) of an issuer that the configuration names."));
     components.add_security_scheme("api_key", SecurityScheme::Http(key.build()));
     let id = ObjectBuilder::new().schema_type(Type::String);
     let id = HeaderBuilder::new().schema(Some(id)).description(Some("The id of this request: yours, else a new one."));

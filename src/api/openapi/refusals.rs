@@ -15,8 +15,8 @@ component!(
     ProblemCode = one_of_words("What went wrong; stable.", Code::ALL.map(Code::as_str))
 );
 
-/// A key is needed, with the scope of the operation.
-const KEY: &[Code] = &[Code::Unauthenticated, Code::AuthRateLimited, Code::InsufficientScope];
+/// A key or a token is needed, with the scope of the operation.
+const KEY: &[Code] = &[Code::Unauthenticated, Code::AuthRateLimited, Code::InsufficientScope, Code::IssuerUnavailable];
 /// Parameters of the query are read, or there must be none.
 const QUERY: &[Code] = &[Code::InvalidQuery];
 /// A body is read (`extract`).

@@ -90,22 +90,25 @@ impl Fact for KeyUsesLost {
     fn count(&self, _: &Metrics) {}
 }
 
-/// Somebody presented what is no key in force.
+/// Somebody presented what is no key in force, or no token that is accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthenticationFailed {
     /// From where.
     pub address: IpAddr,
     /// Whether there had been too many from there.
     pub limited: bool,
+    /// `api_key`, or what is wrong with the token.
+    pub why: &'static str,
 }
 
 impl Fact for AuthenticationFailed {
     fn log(&self) {
         // A flood of guesses is no flood of lines: what the limit refuses is told to those who look closely.
-        if self.limited {
-            debug!(event = "authentication_failed", address = %self.address, limited = true, "too many wrong API keys");
+        let (address, limited, why) = (self.address, self.limited, self.why);
+        if limited {
+            debug!(event = "authentication_failed", %address, limited, why, "too many wrong API keys or tokens");
         } else {
-            info!(event = "authentication_failed", address = %self.address, limited = false, "wrong API key");
+            info!(event = "authentication_failed", %address, limited, why, "wrong API key or token");
         }
     }
 

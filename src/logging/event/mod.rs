@@ -4,6 +4,7 @@ mod audit;
 mod config;
 mod credential;
 mod engine;
+mod issuer;
 mod key;
 mod server;
 mod task;
@@ -20,6 +21,7 @@ pub use engine::{
     ClockTrusted, CommitDone, CommitUnknown, Interrupted, PressureEased, QueueHeld, QueuePaused, QueueResumed,
     Recovered, StoreFull, StorePressure, WallJump,
 };
+pub use issuer::IssuerKeysFetched;
 pub use key::{AuthenticationFailed, KeyCreated, KeyDamaged, KeyRevoked, KeyUsesLost};
 pub use server::{
     CertificateReady, CertificateRefused, ConnectionFailed, Exposed, ForcedStop, IdentityChanged, Ready, RequestServed,
@@ -109,6 +111,7 @@ events!(
     KeyDamaged,
     KeyUsesLost,
     AuthenticationFailed,
+    IssuerKeysFetched,
     TokenFetched,
     TokenLent,
     CredentialPut,

@@ -6,7 +6,9 @@ use super::*;
 use crate::clock::Clock;
 use crate::logging::subscriber::{LineFormat, capture};
 use crate::task::outcome::DeadReason;
-use crate::task::{CredentialName, IdTail, OutcomeClass, QueueName, Span, Status, TaskId, TaskKey, TaskType, WallMs};
+use crate::task::{
+    CallerName, CredentialName, IdTail, OutcomeClass, QueueName, Span, Status, TaskId, TaskKey, TaskType, WallMs,
+};
 
 fn id() -> TaskId {
     TaskId { key: TaskKey::from_i64(1 << 40).unwrap(), tail: IdTail::new(7) }
@@ -210,7 +212,7 @@ fn key_events() -> Vec<(Event, &'static str, &'static str, &'static [&'static st
         expires_at,
         by: "admin000".to_owned(),
     };
-    let failed = |limited| AuthenticationFailed { address: "192.0.2.1".parse().unwrap(), limited };
+    let failed = |limited| AuthenticationFailed { address: "192.0.2.1".parse().unwrap(), limited, why: "api_key" };
     let refused: &[&str] = &["sendoff_authentication_failures_total{answer=\"unauthenticated\"} 1"];
     let limited: &[&str] = &["sendoff_authentication_failures_total{answer=\"rate_limited\"} 1"];
     vec![
@@ -222,6 +224,15 @@ fn key_events() -> Vec<(Event, &'static str, &'static str, &'static [&'static st
         (failed(false).into(), "authentication_failed", "INFO", refused),
         (failed(true).into(), "authentication_failed", "DEBUG", limited),
     ]
+}
+
+fn issuer_events() -> Vec<(Event, &'static str, &'static str, &'static [&'static str])> {
+    let issuer = CallerName::parse("company").unwrap();
+    let fetched = IssuerKeysFetched { issuer, result: "ok", keys: 2, took: Duration::ZERO, error: None };
+    let failed = IssuerKeysFetched { result: "http_status", error: Some("500".to_owned()), ..fetched.clone() };
+    let ok: &[&str] = &["sendoff_issuer_fetches_total{issuer=\"company\",result=\"ok\"} 1"];
+    let status: &[&str] = &["sendoff_issuer_fetches_total{issuer=\"company\",result=\"http_status\"} 1"];
+    vec![(fetched.into(), "issuer_keys_fetched", "DEBUG", ok), (failed.into(), "issuer_keys_fetched", "WARN", status)]
 }
 
 fn token_events() -> Vec<(Event, &'static str, &'static str, &'static [&'static str])> {
@@ -284,6 +295,7 @@ fn each_fact_writes_its_line_and_moves_its_metrics_only() {
         key_events(),
         token_events(),
         audit_events(),
+        issuer_events(),
     ]
     .concat()
     {

@@ -1,6 +1,7 @@
 //! What calls carry: named credentials on a real server with a real target, and where they may not go.
 
 mod certificate;
+mod documented;
 mod id_tokens;
 mod stored;
 mod tokens;

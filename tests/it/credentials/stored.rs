@@ -10,7 +10,7 @@ use crate::support::client::Answer;
 const SECRET: &str = "s3cret-given-to-the-api";
 
 /// A home with a key to seal with.
-fn sealing() -> Home {
+pub(super) fn sealing() -> Home {
     let home = Home::new();
     let key = secret(home.path(), "credentials.key", &STANDARD.encode([7_u8; 32]));
     home.with(|config| config.credentials_key = Some(key))

@@ -5,7 +5,7 @@ pub(crate) mod matrix;
 use std::time::Duration;
 
 use reqwest::Method;
-use sendoff::config::{Config, SecretRef};
+use sendoff::config::SecretRef;
 use serde_json::{Value, json};
 
 use crate::cli::here::Here;
@@ -15,14 +15,17 @@ use crate::support::target::{Reply, Target};
 
 /// A server with the queues `default`, `mail` and `other`.
 pub(crate) async fn server() -> TestServer {
+    home().start().await
+}
+
+fn home() -> Home {
     let home = Home::new().with_queue("mail", |_| {}).with_queue("other", |_| {});
     let key = home.path().join("credentials.key");
     std::fs::write(&key, "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=").expect("written");
-    let all = |config: &mut Config| {
+    home.with(|config| {
         config.credentials_key = Some(SecretRef::File(key));
         config.server.public_url = Some("https://queue.example".to_owned());
-    };
-    home.with(all).start().await
+    })
 }
 
 /// Makes a key with these scopes; gives its id and the key itself.

@@ -38,6 +38,14 @@ impl Client {
         Self { http: builder.build().expect("a client"), url: url.to_owned(), key }
     }
 
+    /// The same client with connections of its own, on which it shows a certificate (PEM, with its key).
+    pub(crate) fn with_certificate(&self, ca: &Path, pem: &str) -> Self {
+        let ca = Certificate::from_pem(&std::fs::read(ca).expect("the CA")).expect("a certificate");
+        let identity = reqwest::Identity::from_pem(pem.as_bytes()).expect("a certificate and its key");
+        let builder = reqwest::Client::builder().no_proxy().timeout(PATIENCE).tls_certs_only([ca]);
+        Self { http: builder.identity(identity).build().expect("a client"), ..self.clone() }
+    }
+
     /// The same client with another key.
     pub(crate) fn with_key(&self, key: &str) -> Self {
         Self { key: key.to_owned(), ..self.clone() }

@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod contract;
 pub(crate) mod counter;
+pub(crate) mod issuer;
 pub(crate) mod process;
 pub(crate) mod server;
 pub(crate) mod spoken;

@@ -8,8 +8,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::task::QueueName;
-use crate::task::limits::{KEY_SCOPES_MAX, NAME_LEN_MAX};
+use super::glob;
+use super::limits::{KEY_SCOPES_MAX, NAME_LEN_MAX};
+use super::name::QueueName;
 
 /// What can be allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,16 +107,7 @@ impl QueueGlob {
 
     /// Whether the pattern admits this queue.
     pub fn admits(&self, queue: &QueueName) -> bool {
-        let Some((first, rest)) = self.0.split_once('*') else { return *self.0 == *queue.as_str() };
-        let Some(mut left) = queue.as_str().strip_prefix(first) else { return false };
-        let mut pieces: Vec<&str> = rest.split('*').collect();
-        let last = pieces.pop().unwrap_or_default();
-        // Each piece at its first place leaves the most for those after it.
-        for piece in pieces {
-            let Some(at) = left.find(piece) else { return false };
-            left = left.get(at + piece.len()..).unwrap_or_default();
-        }
-        left.ends_with(last)
+        glob::admits(&self.0, queue.as_str())
     }
 }
 
@@ -195,9 +187,18 @@ impl Scopes {
         if grants.is_empty() {
             return Err((0, ScopeError::None));
         }
+        Ok(Self::of(grants))
+    }
+
+    /// What any of these allows; nothing, when there are none.
+    pub fn union<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
+        Self::of(all.into_iter().flat_map(|scopes| scopes.0.iter().cloned()).collect())
+    }
+
+    fn of(mut grants: Vec<Grant>) -> Self {
         grants.sort();
         grants.dedup();
-        Ok(Self(grants))
+        Self(grants)
     }
 
     /// Whether the scope is held at all, be it of some queues only.
@@ -321,6 +322,14 @@ mod tests {
         assert!(Scopes::parse(many.iter().skip(1).map(String::as_str)).is_ok());
         let refused = Scopes::parse(many.iter().map(String::as_str));
         assert_eq!(refused, Err((KEY_SCOPES_MAX, ScopeError::TooMany)));
+    }
+
+    #[test]
+    fn a_union_allows_what_one_of_its_parts_does() {
+        let both = Scopes::union([&scopes(&["read:mail"]), &scopes(&["enqueue", "read:mail"])]);
+        assert_eq!(both, scopes(&["enqueue", "read:mail"]));
+        let nothing = Scopes::union([]);
+        assert!(Scope::ALL.into_iter().all(|scope| !nothing.has(scope) && !nothing.allow(scope, &queue("mail"))));
     }
 
     #[test]
