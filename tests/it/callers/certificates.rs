@@ -23,17 +23,17 @@ use crate::support::server::{Home, TestServer, install_provider, task};
 use super::refusal;
 
 /// Who issues client certificates.
-pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         install_provider();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub(super) fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
@@ -47,7 +47,7 @@ impl Authority {
     }
 
     /// One that is good for long.
-    pub(super) fn leaf(&self, names: &[SanType]) -> String {
+    pub(crate) fn leaf(&self, names: &[SanType]) -> String {
         self.until(2099, names)
     }
 }
@@ -56,7 +56,7 @@ pub(super) fn dns(name: &str) -> SanType {
     SanType::DnsName(name.try_into().unwrap())
 }
 
-fn uri(name: &str) -> SanType {
+pub(crate) fn uri(name: &str) -> SanType {
     SanType::URI(name.try_into().unwrap())
 }
 

@@ -1,7 +1,7 @@
 //! Callers that hold no API key: with the token of an issuer that runs beside the test, or with a client certificate. What
 //! is accepted, what it allows, and what the issuer notices of it.
 
-mod certificates;
+pub(crate) mod certificates;
 mod documented;
 mod keys;
 mod refused;

@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder};
+use sendoff::config::{CertificateGrant, Config, SanPattern};
 use serde_json::{Value, json};
 
-use crate::support::client::Answer;
+use crate::callers::certificates::{Authority, uri};
+use crate::support::client::{Answer, Client};
 use crate::support::issuer::{Issuer, Signer, grants};
 use crate::support::server::TestServer;
 use crate::support::target::Target;
@@ -117,9 +119,19 @@ impl Stage<'_> {
         operation: &Operation,
         credential: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Answer {
+        self.call_on(&self.server.client, operation, credential).await
+    }
+
+    /// The same on the connections of this client.
+    async fn call_on(
+        &self,
+        connections: &Client,
+        operation: &Operation,
+        credential: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Answer {
         let (path, body) = self.request(operation).await;
         let client = &self.server.client;
-        let mut request = credential(client.bare(operation.method.clone(), &path));
+        let mut request = credential(connections.bare(operation.method.clone(), &path));
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
@@ -143,19 +155,31 @@ fn nameless(answer: &Answer) -> Value {
     body
 }
 
-/// A server that trusts an issuer, whose tokens have in `can` what they may do.
-async fn trusting(issuer: &Issuer) -> TestServer {
+/// A server that trusts an issuer, whose tokens have in `can` what they may do, and an authority, whose certificates have
+/// it in a URI.
+async fn trusting(issuer: &Issuer, authority: &Authority) -> TestServer {
     let limited = SCOPES[..5].iter().map(|scope| format!("{scope}:ma*l"));
     let scopes: Vec<String> = SCOPES.iter().map(|scope| (*scope).to_owned()).chain(limited).collect();
     let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
-    home().with(|config| issuer.trusted_by(config, grants(&scopes))).start().await
+    let home = home();
+    let file = home.path().join("clients.pem");
+    std::fs::write(&file, authority.pem()).expect("written");
+    let trust = |config: &mut Config| {
+        issuer.trusted_by(config, grants(&scopes));
+        config.server.tls.client_ca = Some(file);
+        for (name, grant) in grants(&scopes) {
+            let san = SanPattern::parse(&format!("uri:can:{}", grant.value)).expect("a pattern");
+            config.callers.certificates.insert(name, CertificateGrant { san, scopes: grant.scopes });
+        }
+    };
+    home.with(trust).start().await
 }
 
 #[tokio::test]
 async fn nobody_gets_in_without_a_key_or_token_in_force() {
     let signer = Signer::ec("one");
     let issuer = Issuer::start(&[&signer]).await;
-    let (server, target) = (trusting(&issuer).await, Target::start().await);
+    let (server, target) = (trusting(&issuer, &Authority::new()).await, Target::start().await);
     let day = server.now().get() / 1_000 + 86_400;
     let claims = |changes: Value| {
         let mut claims = issuer.claims(server.now(), &json!({"can": SCOPES, "exp": day}));
@@ -223,7 +247,8 @@ async fn nobody_gets_in_without_a_key_or_token_in_force() {
 async fn each_scope_allows_what_it_is_for_and_nothing_else() {
     let signer = Signer::ec("one");
     let issuer = Issuer::start(&[&signer]).await;
-    let (server, target) = (trusting(&issuer).await, Target::start().await);
+    let authority = Authority::new();
+    let (server, target) = (trusting(&issuer, &authority).await, Target::start().await);
     let stage = Stage { server: &server, target: &target };
     let document = server.client.get("/openapi.json").await.body;
     let limited = SCOPES[..5].iter().map(|scope| (*scope, format!("{scope}:ma*l")));
@@ -232,11 +257,19 @@ async fn each_scope_allows_what_it_is_for_and_nothing_else() {
     for (scope, held) in alone.into_iter().chain(limited) {
         let (_, key) = key(&server, &[&held]).await;
         let token = signer.sign(&issuer.claims(server.now(), &json!({"can": held})), |_| {});
-        let credentials = [&key, &token];
-        for (operation, credential) in operations(&document).iter().flat_map(|one| credentials.map(|two| (one, two))) {
+        let certificate = authority.leaf(&[uri(&format!("can:{held}"))]);
+        let shown = server.client.with_certificate(&server.config().certs_dir.join("ca.pem"), &certificate);
+        let credentials = [(&server.client, Some(&key)), (&server.client, Some(&token)), (&shown, None)];
+        for (operation, (connections, secret)) in
+            operations(&document).iter().flat_map(|one| credentials.map(|two| (one, two)))
+        {
             let needed = operation.scope.as_deref();
             let allowed = needed.is_none_or(|needed| needed == scope || (needed, scope) == ("read", "read_payload"));
-            let answer = stage.call(operation, |request| request.bearer_auth(credential)).await;
+            let answer = stage.call_on(connections, operation, |request| match secret {
+                Some(secret) => request.bearer_auth(secret),
+                None => request,
+            });
+            let answer = answer.await;
             let place = format!("{} with {held}: {:?}", operation.id, answer.body);
             let is_refused = refusal(&answer) == (403, "insufficient_scope");
             assert_eq!((answer.status.is_success(), is_refused), (allowed, !allowed), "{place}");
