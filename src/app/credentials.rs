@@ -131,8 +131,7 @@ impl Keeper {
             return Err(CredentialChangeError::Faults(faults.collect()));
         }
         let changed_at = self.clock.now().wall;
-        if matches!(config.kind, CredentialKind::Oidc { .. }) && self.credentials.published(changed_at).is_none() {
-            let detail = "oidc needs server.public_url: there handlers find the keys that verify our ID tokens";
+        if let (CredentialKind::Oidc { .. }, Some(detail)) = (&config.kind, self.credentials.issuer_fault()) {
             return Err(CredentialChangeError::Faults(vec![Fault::new("/kind".to_owned(), detail)]));
         }
         let new = NewCredential::new(name.clone(), config, changed_at)

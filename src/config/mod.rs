@@ -36,7 +36,7 @@ pub use callers::{
 pub use credential::{
     ClientAuth, ClientCredentials, CredentialConfig, CredentialKind, DESCRIBED as CREDENTIAL_KEYS,
     KINDS as CREDENTIAL_KINDS, Plain, SecretRef, Wanted, credential_given, faults_of_company, is_this_machine,
-    token_url,
+    issuer_fault, token_url,
 };
 pub use diff::{Change, Difference, in_force, one_line};
 pub use fault::{ConfigFault, ConfigFaults, Origin};

@@ -22,7 +22,7 @@ use crate::task::CredentialName;
 
 pub use given::credential_given;
 pub(super) use read::{check_issuer, credentials, reference};
-pub use read::{faults_of_company, is_this_machine, token_url};
+pub use read::{faults_of_company, is_this_machine, issuer_fault, token_url};
 
 /// One credential.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -86,24 +86,29 @@ fn no_name(error: &NameError) -> String {
     format!("no name of a credential: {error}")
 }
 
-/// Whoever issues ID tokens has to be found at a URL of its own, by those who verify them.
+/// Why a server with this `server.public_url` cannot issue ID tokens: those who verify them find its keys there.
+pub fn issuer_fault(public_url: Option<&str>) -> Option<&'static str> {
+    match public_url.map(Url::parse) {
+        None => Some(
+            "the kind oidc needs server.public_url: there handlers find the keys that verify our ID tokens; set \
+             server: { public_url: \"https://NAME:8443\" }, as handlers reach this server",
+        ),
+        Some(Ok(url)) if url.scheme() == "http" && !is_this_machine(&url) => Some(
+            "the kind oidc needs https in server.public_url: over plain HTTP anybody on the way could give handlers \
+             other keys",
+        ),
+        Some(_) => None,
+    }
+}
+
+/// Notes credentials that need us to be an issuer of ID tokens, where we cannot be one.
 pub(in crate::config) fn check_issuer(
     at: &Section<'_>,
     credentials: &BTreeMap<CredentialName, CredentialConfig>,
     public_url: Option<&str>,
     faults: &mut ConfigFaults,
 ) {
-    let detail = match public_url.map(Url::parse) {
-        None => {
-            "the kind oidc needs server.public_url: there handlers find the keys that verify our ID tokens; set \
-             server: { public_url: \"https://NAME:8443\" }, as handlers reach this server"
-        }
-        Some(Ok(url)) if url.scheme() == "http" && !is_this_machine(&url) => {
-            "the kind oidc needs https in server.public_url: over plain HTTP anybody on the way could give handlers \
-             other keys"
-        }
-        Some(_) => return,
-    };
+    let Some(detail) = issuer_fault(public_url) else { return };
     let own = credentials.iter().filter(|(_, credential)| matches!(credential.kind, CredentialKind::Oidc { .. }));
     for (name, _) in own {
         let at = at.at(name.as_str());

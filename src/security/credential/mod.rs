@@ -40,7 +40,7 @@ use self::stored::Stored;
 pub use self::stored::{KeptIn, NewCredential, Seen};
 pub use self::token_source::{LentToken, Unavailable};
 use crate::clock::Now;
-use crate::config::{Config, CredentialKind, is_this_machine};
+use crate::config::{Config, CredentialKind, is_this_machine, issuer_fault};
 use crate::security::http_client::ClientIdentity;
 use crate::task::{CredentialName, QueueName, WallMs};
 
@@ -244,6 +244,11 @@ impl Credentials {
         self.current().issuer.as_ref().map(|issuer| issuer.published(now))
     }
 
+    /// Why we cannot issue ID tokens, if we cannot.
+    pub fn issuer_fault(&self) -> Option<&'static str> {
+        issuer_fault(self.current().issuer.as_ref().map(|issuer| issuer.url()))
+    }
+
     /// Rotates the keys that sign our ID tokens, if there are any and it is time.
     pub fn turn_signing_keys(&self) {
         if let Some(issuer) = &self.current().issuer {
@@ -264,6 +269,7 @@ impl Set {
         outside: &Outside,
     ) -> Result<(Self, Vec<CredentialName>), CredentialsError> {
         let issuer = OidcIssuer::of(config, before.issuer.as_ref(), outside)?;
+        let no_issuer = issuer_fault(config.server.public_url.as_deref());
         let mut set = Self {
             by_name: BTreeMap::new(),
             stored: Arc::default(),
@@ -273,9 +279,8 @@ impl Set {
         };
         let mut other_secrets = Vec::new();
         for (name, config) in &config.credentials {
-            if matches!(config.kind, CredentialKind::Oidc { .. }) && set.issuer.is_none() {
-                let why = "oidc needs server.public_url, where handlers find our public keys".to_owned();
-                return Err(CredentialError { name: name.clone(), key: "kind", why }.into());
+            if let (CredentialKind::Oidc { .. }, Some(why)) = (&config.kind, no_issuer) {
+                return Err(CredentialError { name: name.clone(), key: "kind", why: why.to_owned() }.into());
             }
             let old = before.by_name.get(name).filter(|old| old.config == *config);
             let secrets = Secrets::read(name, config)?;

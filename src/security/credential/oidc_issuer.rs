@@ -85,6 +85,10 @@ impl OidcIssuer {
         }
     }
 
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
     pub(super) fn published(&self, now: WallMs) -> Published {
         Published { issuer: self.url.clone(), keys: self.keys.published(now) }
     }

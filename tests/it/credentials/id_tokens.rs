@@ -216,7 +216,7 @@ async fn without_a_public_url_there_is_no_issuer_and_with_one_anybody_may_look()
     }
     let refused = server.reload(|config| drop(config.credentials.insert(name("own"), oidc(None)))).await;
     let refused = refused.expect_err("refused").to_string();
-    assert!(refused.contains("credentials.own.kind: oidc needs server.public_url"), "{refused}");
+    assert!(refused.contains("credentials.own.kind: the kind oidc needs server.public_url"), "{refused}");
     let url = |config: &mut sendoff::config::Config| {
         config.server.public_url = Some("https://queue.example/behind/a/proxy/".to_owned());
     };

@@ -186,6 +186,11 @@ async fn an_id_token_follows_the_url_that_the_server_has() {
         serde_json::from_slice::<Value>(&claims).expect("JSON")["iss"].clone()
     };
     assert_eq!(issuer(carried(&server, &target, "own").await), "https://one.example");
+    let plain = |config: &mut Config| config.server.public_url = Some("http://one.example".to_owned());
+    server.reload(plain).await.expect("taken");
+    let refused = put(&server, "another", &oidc).await;
+    assert_eq!((refused.status.as_u16(), &refused.body["errors"][0]["pointer"]), (422, &json!("/kind")));
+    assert!(refused.body["detail"].as_str().expect("text").contains("needs https"), "{:?}", refused.body);
     let other = |config: &mut Config| config.server.public_url = Some("https://two.example".to_owned());
     server.reload(other).await.expect("taken");
     assert_eq!(issuer(carried(&server, &target, "own").await), "https://two.example");
