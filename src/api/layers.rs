@@ -1,4 +1,4 @@
-//! What surrounds every handler: a request id, who asks and what they may, an answer even after a panic, one access event.
+//! What surrounds every handler: a request id, who asks and their scope, an answer even after a panic, one access event.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -63,8 +63,8 @@ pub(super) async fn answer(State(api): State<Api>, mut request: Request, next: N
     response
 }
 
-/// Says who asks, and lets nobody else through. A few paths need nobody ([`is_public`]); whether any other path exists is
-/// not told to strangers.
+/// Lets through who is known, and says who that is. A few paths need nobody ([`is_public`]); whether any other path exists
+/// is not told to strangers.
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     if is_public(&Prefixed::split(request.uri().path()).path) {
         return next.run(request).await;

@@ -230,7 +230,7 @@ fn named<T>(
 }
 
 fn issuer(at: &Section<'_>, faults: &mut ConfigFaults) -> Option<IssuerConfig> {
-    let issuer = required(at, "issuer", issuer_url, faults);
+    let issuer = required(at, "issuer", issuer_name, faults);
     let audience = at_least_one(at, ("audience", limits::CALLER_AUDIENCES_MAX), text, faults);
     let jwks_url = at.get("jwks_url", None, nullable(issuer_url), faults);
     let mut algorithms = at.list("algorithms", ALGORITHMS.len(), word(&ALGORITHMS), faults);
@@ -287,6 +287,12 @@ fn at_least_one<T>(
         faults.push(at.origin_of(key), child(&at.path, key), "is missing or empty, expected a list of at least one");
     }
     Some(values).filter(|values| !values.is_empty())
+}
+
+fn issuer_name(scalar: &Scalar) -> Result<String, String> {
+    let max = limits::ISSUER_LEN_MAX;
+    let url = issuer_url(scalar)?;
+    if url.chars().count() <= max { Ok(url) } else { Err(format!("a URL of at most {max} characters")) }
 }
 
 fn issuer_url(scalar: &Scalar) -> Result<String, String> {
@@ -464,6 +470,11 @@ mod tests {
             load(&format!("callers: {{jwt: {{{}}}}}", all.join(", "))).is_ok()
         };
         assert!(many(limits::CALLER_ISSUERS_MAX) && !many(limits::CALLER_ISSUERS_MAX + 1));
+        let issuer = |len: usize| {
+            let url = format!("https://a.example/{}", "x".repeat(len - "https://a.example/".len()));
+            load(&format!("callers: {{jwt: {{a: {{issuer: \"{url}\", audience: [x]}}}}}}")).is_ok()
+        };
+        assert!(issuer(limits::ISSUER_LEN_MAX) && !issuer(limits::ISSUER_LEN_MAX + 1));
         let audiences = |count: usize| {
             let all = vec!["x"; count].join(", ");
             load(&format!("callers: {{jwt: {{a: {{issuer: \"https://a.example\", audience: [{all}]}}}}}}")).is_ok()

@@ -28,11 +28,11 @@ const NOTHING_BEFORE: &str = "00000000000000000000000000000000000000000000000000
 /// Who did something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Who {
-    /// The holder of an API key.
+    /// The holder of an API key, of an issuer's token, or of a client certificate.
     Key {
-        /// Its public part.
+        /// The public part of the key; issuer and subject of the token; or a name in the certificate.
         id: Arc<str>,
-        /// What it is for.
+        /// What the key is for.
         name: Option<String>,
     },
     /// Somebody on the machine itself: started the server, sent it a signal, put other files in place.

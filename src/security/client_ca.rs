@@ -22,7 +22,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::server_tls::TlsSetupError;
 use crate::config::{SanKind, SanName};
 use crate::task::WallMs;
-use crate::task::limits::CLIENT_CERTIFICATES_KEPT_MAX;
+use crate::task::limits::{CERTIFICATE_NAME_LEN_MAX, CLIENT_CERTIFICATES_KEPT_MAX};
 
 /// Who may issue client certificates. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -115,7 +115,7 @@ impl ClientCertificates {
     }
 }
 
-/// A name that a grant can be for. One with control characters in it is none.
+/// A name that a grant can be for. One that is very long, or has control characters in it, is none.
 fn name(name: &GeneralName<'_>) -> Option<SanName> {
     let (kind, text) = if let GeneralName::DNSName(name) = name {
         (SanKind::Dns, *name)
@@ -126,7 +126,7 @@ fn name(name: &GeneralName<'_>) -> Option<SanName> {
     } else {
         return None;
     };
-    let fits = !text.is_empty() && !text.contains(char::is_control);
+    let fits = (1..=CERTIFICATE_NAME_LEN_MAX).contains(&text.chars().count()) && !text.contains(char::is_control);
     fits.then(|| SanName::new(kind, text))
 }
 
@@ -234,6 +234,15 @@ mod tests {
         assert!(fresh.recognise(&leaf(&authority(), (2025, 2026)), NOON).is_none(), "from elsewhere");
         assert!(fresh.recognise(&[], NOON).is_none());
         assert!(fresh.recognise(&[vec![0x30]], NOON).is_none());
+    }
+
+    #[test]
+    fn names_that_could_not_be_told_are_passed_over() {
+        let long = |len: usize| "x".repeat(len);
+        let found = |text: &str| name(&GeneralName::URI(text)).is_some();
+        assert!(found(&long(CERTIFICATE_NAME_LEN_MAX)) && !found(&long(CERTIFICATE_NAME_LEN_MAX + 1)));
+        assert!(!found("") && !found("a\nb"));
+        assert!(name(&GeneralName::IPAddress(&[127, 0, 0, 1])).is_none());
     }
 
     #[test]

@@ -251,8 +251,12 @@ pub const CERTIFICATE_GRANTS_MAX: usize = 1_000;
 pub const CLIENT_CERTIFICATES_KEPT_MAX: usize = 256;
 /// A bearer token that is no API key, in bytes.
 pub const JWT_BYTES_MAX: usize = 8 * 1024;
+/// Characters of the URL of an issuer of bearer tokens.
+pub const ISSUER_LEN_MAX: usize = 256;
 /// Characters of the `sub` of a bearer token.
-pub const JWT_SUBJECT_LEN_MAX: usize = 256;
+pub const JWT_SUBJECT_LEN_MAX: usize = 255;
+/// Characters of a name in a client certificate; longer ones are passed over.
+pub const CERTIFICATE_NAME_LEN_MAX: usize = 500;
 /// How far the clock of an issuer may be from ours.
 pub const JWT_LEEWAY: Span = Span::from_secs(30);
 /// How long an issuer may take to tell its keys.
@@ -416,6 +420,15 @@ const _: () = assert!(BULK_LINE_BYTES_MAX as u64 == PAYLOAD_BYTES_MAX + TASK_ENV
 const _: () = assert!(BULK_CHUNK_BYTES <= BATCH_BYTES_MAX && BULK_LINE_BYTES_MAX < BATCH_BYTES_MAX);
 const _: () = assert!(WAIT_MAX.as_millis() < CLIENT_STALLED_MAX.as_millis());
 const _: () = assert!(BODY_READ_MAX.as_millis() < CLIENT_STALLED_MAX.as_millis());
+// The audit log has the whole name of whoever asks.
+const _: () = assert!(ISSUER_LEN_MAX + 1 + JWT_SUBJECT_LEN_MAX <= AUDIT_TEXT_CHARS_MAX);
+const _: () = assert!("email:".len() + CERTIFICATE_NAME_LEN_MAX <= AUDIT_TEXT_CHARS_MAX);
+const _: () = assert!(JWT_LEEWAY.as_millis() <= 60_000);
+const _: () = assert!(ISSUER_KEYS_FRESH_MIN.as_millis() <= ISSUER_KEYS_FRESH_DEFAULT.as_millis());
+const _: () = assert!(ISSUER_KEYS_FRESH_DEFAULT.as_millis() <= ISSUER_KEYS_FRESH_MAX.as_millis());
+const _: () = assert!(ISSUER_KEYS_FRESH_MAX.as_millis() < ISSUER_KEYS_STALE_MAX.as_millis());
+const _: () = assert!(ISSUER_FAILURE_KEPT.as_millis() <= ISSUER_RETRY_AFTER_MAX.as_millis());
+const _: () = assert!(JWT_BYTES_MAX < REQUEST_HEAD_BYTES_MAX as usize);
 const _: () = assert!(ID_TOKEN_LIFE.as_millis() < SIGNING_KEY_PUBLISHED_AFTER.as_millis());
 const _: () = assert!(2 * ISSUER_DOCUMENTS_KEPT.as_millis() < SIGNING_KEY_PUBLISHED_BEFORE.as_millis());
 const _: () = assert!(SIGNING_KEY_PUBLISHED_BEFORE.as_millis() < SIGNING_KEY_LIFE.as_millis());
@@ -423,12 +436,6 @@ const _: () = assert!(SIGNING_KEY_PUBLISHED_BEFORE.as_millis() < SIGNING_KEY_LIF
 const _: () = assert!(6 * 6 * AUDIT_TEXT_CHARS_MAX + 2 * 2 * AUDIT_VALUE_BYTES_MAX + 1024 <= AUDIT_LINE_BYTES_MAX);
 const _: () = assert!((AUDIT_ACTS_MAX * AUDIT_LINE_BYTES_MAX) as u64 <= AUDIT_ROOM_BYTES);
 const _: () = assert!(2 * AUDIT_LINE_BYTES_MAX as u64 <= AUDIT_TAIL_BYTES);
-const _: () = assert!(JWT_LEEWAY.as_millis() <= 60_000);
-const _: () = assert!(ISSUER_KEYS_FRESH_MIN.as_millis() <= ISSUER_KEYS_FRESH_DEFAULT.as_millis());
-const _: () = assert!(ISSUER_KEYS_FRESH_DEFAULT.as_millis() <= ISSUER_KEYS_FRESH_MAX.as_millis());
-const _: () = assert!(ISSUER_KEYS_FRESH_MAX.as_millis() < ISSUER_KEYS_STALE_MAX.as_millis());
-const _: () = assert!(ISSUER_FAILURE_KEPT.as_millis() <= ISSUER_RETRY_AFTER_MAX.as_millis());
-const _: () = assert!(JWT_BYTES_MAX < REQUEST_HEAD_BYTES_MAX as usize);
 const _: () = assert!(BALLAST_BYTES <= RESERVE_BYTES_MIN);
 
 #[cfg(test)]

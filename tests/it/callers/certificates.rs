@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use crate::support::client::{Answer, Client};
 use crate::support::server::{Home, TestServer, install_provider, task};
 
-use super::refusal;
+use super::{last_act_by, refusal};
 
 /// Who issues client certificates.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -176,6 +176,14 @@ async fn a_renewed_certificate_is_the_same_caller() {
         ids.push(answer.body["task_id"].as_str().expect("an id").to_owned());
     }
     assert!(ids[0] == ids[1] && ids[0] != ids[2]);
+}
+
+#[tokio::test]
+async fn the_audit_log_names_the_name_that_a_grant_is_for() {
+    let stage = Stage::set().await;
+    let client = stage.client(&stage.authority.leaf(&[dns("0.example"), email("me@ops.example")]));
+    assert_eq!(asks(&client, Method::POST, "/queues/mail/pause").await.expect("an answer").status, 200);
+    assert_eq!(last_act_by(&stage.server), "email:me@ops.example");
 }
 
 #[tokio::test]

@@ -91,6 +91,21 @@ async fn a_token_may_do_what_the_grants_that_fit_its_claims_allow_and_nothing_el
     assert_eq!(stage.issuer.fetches(), 1, "one fetch for all of them");
 }
 
+/// Who the last administrative act in the audit log was by.
+fn last_act_by(server: &TestServer) -> String {
+    let log = std::fs::read_to_string(server.config().data_dir.join("audit.log")).expect("the log");
+    let last: Value = serde_json::from_str(log.lines().last().expect("a line")).expect("JSON");
+    last["who"].as_str().expect("text").to_owned()
+}
+
+#[tokio::test]
+async fn the_audit_log_names_issuer_and_subject() {
+    let stage = Stage::set().await;
+    let client = stage.client(&stage.token(&json!({"can": "manage:mail"})));
+    assert_eq!(client.post("/queues/mail/pause", &json!({})).await.status, 200);
+    assert_eq!(last_act_by(&stage.server), format!("{}#robot", stage.issuer.url()));
+}
+
 #[tokio::test]
 async fn an_idempotency_key_is_the_subjects_own_whatever_token_it_has() {
     let stage = Stage::set().await;
