@@ -96,7 +96,7 @@ async fn ask(client: &Client, (method, path): (Method, &str), body: Option<&Valu
 
 async fn ended(client: &Client, id: &str, into: &mut Haystacks) -> Value {
     loop {
-        let task = ask(client, (Method::GET, &format!("/tasks/{id}?wait=10s")), None, into).await;
+        let task = ask(client, (Method::GET, &format!("/tasks/{id}?wait=100ms")), None, into).await;
         let status = task["status"].as_str().expect("a status");
         if ["succeeded", "dead"].contains(&status) || task["last_error"]["class"] == "auth_unavailable" {
             return task;
