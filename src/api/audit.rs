@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::logging::audit::{Act, Outcome, Who};
 use crate::security::api_key::is_id;
+use crate::task::CredentialName;
 
 use super::access::Caller;
 use super::error::{Code, Problem};
@@ -131,6 +132,12 @@ fn named(route: &str, path: &str) -> String {
         && !is_id(id)
     {
         return "/keys/…".to_owned();
+    }
+    // Whatever is no name may be a secret that somebody has pasted there.
+    if let Some(name) = path.strip_prefix("/credentials/")
+        && CredentialName::parse(name).is_err()
+    {
+        return "/credentials/…".to_owned();
     }
     let parts: Vec<_> = route.split('/').collect();
     let count = parts.iter().rposition(|part| part.starts_with('{')).map_or(parts.len(), |at| at + 1);

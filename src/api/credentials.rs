@@ -175,7 +175,8 @@ pub(super) async fn put(
 #[utoipa::path(
     delete, path = "/credentials/{name}", operation_id = "remove_credential", tag = "credentials",
     summary = "Remove a credential",
-    description = "Nothing of it stays. Tasks that name it wait for one of its name, at most `retry.credential_wait_max`.",
+    description = "It is not in force any more, and not in the store; sealed bytes of it may stay in free pages of the file until they \
+                   are used again. Tasks that name it wait for one of its name, at most `retry.credential_wait_max`.",
     params(parameters::CredentialInPath),
     responses((status = 204, description = "It is gone.")),
 )]
@@ -195,7 +196,10 @@ pub(super) async fn remove(
 /// What the audit log says of it: never its secrets.
 fn told(seen: &Seen) -> Value {
     let shown = Shown::of(seen);
-    json!({"kind": shown.kind, "hosts": shown.hosts, "also": shown.also, "settings": shown.settings})
+    json!({
+        "kind": shown.kind, "hosts": shown.hosts, "allow_plain_http": shown.allow_plain_http, "also": shown.also,
+        "settings": shown.settings,
+    })
 }
 
 /// Reads a credential that is given. No fault repeats what was given: it may be the secret.

@@ -228,6 +228,7 @@ fn lane(
         Err(PayloadError::CredentialRefused(refused)) => {
             let (code, field) = match &refused {
                 Refused::Unknown { .. } | Refused::Unreadable { .. } => (Code::UnknownCredential, "/auth"),
+                Refused::Clash { .. } => (Code::CredentialNotAllowed, "/auth"),
                 Refused::Host { .. } => (Code::CredentialNotAllowed, "/url"),
                 Refused::PlainHttp { .. } | Refused::NoHandshake { .. } => (Code::CredentialOverPlainHttp, "/url"),
             };

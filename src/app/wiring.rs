@@ -75,6 +75,7 @@ pub(super) fn on_access(telemetry: &Telemetry) -> crate::api::OnAccess {
             status: access.status.as_u16(),
             took: access.took,
             request_id: &access.request_id,
+            caller: access.caller.as_ref().map(|caller| &*caller.id),
             cause: access.cause.as_deref(),
         }
         .emit(&telemetry);

@@ -313,7 +313,7 @@ impl CredentialKind {
     }
 
     /// What of a request it sets, of which there can be one only.
-    fn sets(&self) -> &str {
+    pub fn sets(&self) -> &str {
         match self {
             Self::Bearer { .. }
             | Self::Basic { .. }

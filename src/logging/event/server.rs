@@ -23,6 +23,8 @@ pub struct RequestServed<'a> {
     pub took: Duration,
     /// The id that the answer carries.
     pub request_id: &'a str,
+    /// Who asked, once that was known: the public part of a key, issuer and subject of a token, a name in a certificate.
+    pub caller: Option<&'a str>,
     /// What lay behind a failure of ours: the answer says no more than that the log tells it.
     pub cause: Option<&'a str>,
 }
@@ -37,6 +39,7 @@ impl Fact for RequestServed<'_> {
                 status = self.status,
                 took_ms = ms(self.took),
                 request_id = self.request_id,
+                caller = self.caller,
                 cause,
                 "request failed"
             );
@@ -49,6 +52,7 @@ impl Fact for RequestServed<'_> {
             status = self.status,
             took_ms = ms(self.took),
             request_id = self.request_id,
+            caller = self.caller,
             "request served"
         );
     }

@@ -369,6 +369,7 @@ fn a_request_is_labelled_by_its_route_and_never_by_what_a_client_invents() {
         status: 405,
         took: Duration::from_millis(1),
         request_id: "r1",
+        caller: Some("7fK2pQx0"),
         cause: None,
     };
     let (changed, line) = told(&served);
@@ -387,6 +388,7 @@ fn what_lay_behind_a_failure_is_in_the_log_by_the_id_that_its_answer_carries() {
         status: 500,
         took: Duration::from_millis(1),
         request_id: "r1",
+        caller: Some("7fK2pQx0"),
         cause: Some("the payload of task 7 is damaged"),
     };
     let (changed, line) = told(&failed);

@@ -178,7 +178,7 @@ impl Change {
         Self(ChangeKind::CredentialPut(Box::new(credential)))
     }
 
-    /// A credential is removed: nothing of it stays.
+    /// A credential is removed.
     pub fn credential_removed(name: CredentialName) -> Self {
         Self(ChangeKind::CredentialRemoved(name))
     }

@@ -102,8 +102,21 @@ pub enum Refused {
         /// Why not.
         why: String,
     },
+    /// It and one that goes along with it set the same.
+    #[error("the credential `{name}` takes `{also}` along, which sets {what} too; change one of them")]
+    Clash {
+        /// The credential.
+        name: CredentialName,
+        /// The one that goes along.
+        also: CredentialName,
+        /// What both set.
+        what: String,
+    },
     /// It is for other hosts.
-    #[error("the credential `{name}` may not go to {host}; name it in credentials.{name}.hosts of the configuration")]
+    #[error(
+        "the credential `{name}` may not go to {host}; name it in credentials.{name}.hosts of the configuration, or in the \
+         `hosts` of PUT /credentials/{name} where it was given so"
+    )]
     Host {
         /// The credential.
         name: CredentialName,
@@ -121,7 +134,7 @@ pub enum Refused {
     /// Anybody on the way could read it.
     #[error(
         "the credential `{name}` may not go to {host} over plain http; call https, or set \
-         credentials.{name}.allow_plain_http: true in the configuration"
+         credentials.{name}.allow_plain_http: true in the configuration, or in PUT /credentials/{name} where it was given so"
     )]
     PlainHttp {
         /// The credential.
@@ -233,9 +246,11 @@ impl Credentials {
     pub async fn headers(&self, name: &CredentialName, call: &Call<'_>) -> Result<Carried, Unusable> {
         let (mut carried, current) = (Carried::default(), self.current());
         let issuer = current.issuer.as_deref();
-        for (name, credential) in current.company(name, call.url)? {
-            credential.source.add_to(&mut carried, &name, call, (issuer, &self.outside)).await?;
+        for (own, credential) in current.company(name, call.url)? {
+            credential.source.add_to(&mut carried, &own, call, (issuer, &self.outside)).await?;
         }
+        // What may go where may have changed while a token was waited for.
+        self.current().company(name, call.url)?;
         Ok(carried)
     }
 
@@ -302,7 +317,15 @@ impl Set {
         let first = self.allowed(name, url)?;
         let also = first.config.also.iter().map(|also| Ok((also.clone(), self.allowed(also, url)?)));
         let also = also.collect::<Result<Vec<_>, Refused>>()?;
-        Ok(std::iter::once((name.clone(), first)).chain(also).collect())
+        let all: Vec<_> = std::iter::once((name.clone(), first)).chain(also).collect();
+        // Each may have been changed since they were looked at together.
+        for (index, (also, credential)) in all.iter().enumerate() {
+            let what = credential.config.kind.sets();
+            if all.iter().take(index).any(|(_, before)| before.config.kind.sets() == what) {
+                return Err(Refused::Clash { name: name.clone(), also: also.clone(), what: what.to_owned() });
+            }
+        }
+        Ok(all)
     }
 
     fn allowed(&self, name: &CredentialName, url: &Url) -> Result<Arc<Credential>, Refused> {

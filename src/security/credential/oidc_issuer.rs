@@ -12,7 +12,7 @@ use super::fixed::sensitive;
 use super::issuer::Outside;
 use super::signing_keys::{SigningKeys, SigningKeysError};
 use super::{Call, Unavailable};
-use crate::config::Config;
+use crate::config::{Config, issuer_fault};
 use crate::logging::Fact;
 use crate::logging::event::{Event, SigningKeyKept};
 use crate::task::limits::{ID_TOKEN_LIFE, TOKEN_FAILURE_KEPT_MIN};
@@ -104,8 +104,11 @@ pub(super) fn authorization(
 ) -> Result<HeaderValue, Unavailable> {
     let Lifetime { iat, exp } = Lifetime::of(call.now, ID_TOKEN_LIFE.to_duration());
     let origin = call.url.origin().ascii_serialization();
-    let missing = "server.public_url is not set: there handlers would find the keys that verify our ID tokens";
-    let value = issuer.ok_or_else(|| missing.to_owned()).and_then(|issuer| {
+    let usable = match issuer_fault(issuer.map(|issuer| issuer.url.as_str())) {
+        None => issuer.ok_or_else(String::new),
+        Some(fault) => Err(fault.to_owned()),
+    };
+    let value = usable.and_then(|issuer| {
         let claims = Claims {
             iss: &issuer.url,
             sub: credential.as_str(),

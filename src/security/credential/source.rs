@@ -1,5 +1,6 @@
 //! One credential: its secrets, and what is made of them.
 
+use std::fmt;
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HeaderName};
@@ -16,7 +17,6 @@ use crate::config::{CredentialConfig, CredentialKind, Secret};
 use crate::security::http_client::ClientIdentity;
 use crate::task::CredentialName;
 
-#[derive(Debug)]
 pub(super) struct Credential {
     pub(super) config: CredentialConfig,
     /// Of its secrets: tells whether they have changed.
@@ -76,6 +76,13 @@ impl<'a> Secrets<'a> {
     ) -> Result<T, CredentialError> {
         let secrets: Vec<_> = self.found.iter().filter(|(found, _)| *found == key).map(|(_, secret)| secret).collect();
         make(&secrets).map_err(|why| CredentialError { name: self.of.clone(), key, why })
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the digest: a weak secret could be guessed from it.
+        f.debug_struct("Credential").field("config", &self.config).finish_non_exhaustive()
     }
 }
 

@@ -51,8 +51,6 @@ struct State {
     held: Option<Arc<Held>>,
     fetching: Option<Shared<Fetch>>,
     failure: Option<Failure>,
-    /// When the last fetch began (monotonic).
-    asked_at: Option<Duration>,
 }
 
 /// Keys that were fetched. Times are monotonic.
@@ -109,8 +107,9 @@ impl IssuerKeys {
         if let Some(failure) = failure {
             return Step::Done(Err(failure.told(now)));
         }
+        // Only an issuer that has told its keys has said that this is none of them; one that failed is asked again.
         let every = ISSUER_UNKNOWN_KEY_EVERY.to_duration();
-        if held.is_some() && state.asked_at.is_some_and(|asked_at| now < asked_at + every) {
+        if held.is_some_and(|held| now < held.fetched_at + every) {
             return Step::Done(Err(KeyError::Unknown));
         }
         Step::Wait(self.begin(&mut state, now))
@@ -123,19 +122,18 @@ impl IssuerKeys {
             keys.ended(now, fetched)
         });
         let fetch = fetch.shared();
-        state.asked_at = Some(now);
         state.fetching = Some(fetch.clone());
         (self.world.run)(Box::pin(fetch.clone().map(drop)));
         fetch
     }
 
-    fn ended(&self, asked_at: Duration, fetched: Result<Published, FetchFault>) -> Result<Arc<Held>, Failure> {
+    fn ended(&self, began: Duration, fetched: Result<Published, FetchFault>) -> Result<Arc<Held>, Failure> {
         let now = self.world.clock.now().mono;
         let told = IssuerKeysFetched {
             issuer: self.name.clone(),
             result: fetched.as_ref().map_or_else(|fault| fault.kind, |_| "ok"),
             keys: fetched.as_ref().map_or(0, |published| published.keys.len()),
-            took: now.saturating_sub(asked_at),
+            took: now.saturating_sub(began),
             error: fetched.as_ref().err().map(|fault| fault.why.clone()),
         };
         told.emit(&self.world.telemetry);

@@ -73,6 +73,22 @@ async fn a_key_that_is_new_is_found_and_one_that_is_gone_is_refused() {
 }
 
 #[tokio::test]
+async fn a_new_key_is_not_called_unknown_because_the_issuer_failed_a_moment_ago() {
+    let mut stage = Stage::set().await;
+    assert!(stage.reads_well().await);
+    let second = Signer::ec("two");
+    stage.later(ISSUER_UNKNOWN_KEY_EVERY.to_duration());
+    stage.issuer.target.on(KEYS, [Reply::status(503), keys_of(&[&stage.signer, &second])]);
+    let token = second.sign(&stage.claims(&json!({})), |_| {});
+    let asks = async |stage: &Stage| stage.reads(&token).await.status.as_u16();
+    assert_eq!(asks(&stage).await, 503);
+    stage.later(ISSUER_FAILURE_KEPT.to_duration().checked_sub(SEC).unwrap());
+    assert_eq!(asks(&stage).await, 503, "it is left alone");
+    stage.later(SEC);
+    assert_eq!(asks(&stage).await, 200, "it is asked again");
+}
+
+#[tokio::test]
 async fn a_storm_of_tokens_with_unknown_keys_causes_one_fetch() {
     let stage = Stage::set().await;
     assert!(stage.reads_well().await);

@@ -174,6 +174,45 @@ async fn a_given_one_may_go_along_with_a_configured_one_and_a_queue_may_name_it(
 }
 
 #[tokio::test]
+async fn one_that_goes_along_and_comes_to_set_the_same_keeps_both_from_being_sent() {
+    let (server, target) = (sealing().start().await, Target::start().await);
+    let inner = json!({"kind": "header", "name": "x-key", "value": "k", "hosts": ["127.0.0.1:*"]});
+    put(&server, "inner", &inner).await;
+    let mut outer = bearer("one");
+    outer["also"] = json!(["inner"]);
+    assert_eq!(put(&server, "outer", &outer).await.status, 201);
+    let mut delayed = with_auth(&target.url("/"), "outer");
+    delayed["delay"] = json!("1s");
+    let id = server.create(&target.url("/"), &delayed).await;
+    assert_eq!(put(&server, "inner", &bearer("two")).await.status, 200);
+    let refused = refusal(&server, &target.url("/"), json!({"auth": "outer"})).await;
+    assert_eq!(refused, (422, "credential_not_allowed".to_owned(), "/payload/auth".to_owned()));
+    server.advance(SEC).await;
+    let dead = server.until(&id, "dead").await;
+    assert_eq!(dead["dead_reason"], "credential_refused");
+    let error = dead["last_error"]["error"].as_str().expect("text");
+    assert!(error.contains("takes `inner` along, which sets authorization too"), "{error}");
+    assert!(target.requests().is_empty());
+}
+
+#[tokio::test]
+async fn the_audit_log_says_what_it_was_and_what_it_is_and_no_secret() {
+    let server = sealing().start().await;
+    put(&server, "billing", &bearer(SECRET)).await;
+    let mut wider = bearer(SECRET);
+    wider["allow_plain_http"] = json!(true);
+    put(&server, "billing", &wider).await;
+    let log = std::fs::read_to_string(server.config().data_dir.join("audit.log")).expect("the log");
+    let last: Value = serde_json::from_str(log.lines().last().expect("a line")).expect("JSON");
+    assert_eq!((&last["object"], &last["result"]), (&json!("/credentials/billing"), &json!("ok")));
+    let plain = |side: &str| last[side]["allow_plain_http"].clone();
+    assert_eq!((plain("before"), plain("after")), (json!(false), json!(true)), "{last}");
+    server.client.put(&format!("/credentials/{SECRET}%20x"), &wider).await;
+    let log = std::fs::read_to_string(server.config().data_dir.join("audit.log")).expect("the log");
+    assert!(!log.contains(SECRET), "{log}");
+}
+
+#[tokio::test]
 async fn an_id_token_follows_the_url_that_the_server_has() {
     let home = sealing().with(|config| config.server.public_url = Some("https://one.example".to_owned()));
     let (mut server, target) = (home.start().await, Target::start().await);
@@ -194,11 +233,20 @@ async fn an_id_token_follows_the_url_that_the_server_has() {
     let other = |config: &mut Config| config.server.public_url = Some("https://two.example".to_owned());
     server.reload(other).await.expect("taken");
     assert_eq!(issuer(carried(&server, &target, "own").await), "https://two.example");
-    server.reload(|config| config.server.public_url = None).await.expect("taken");
+    for url in [Some("http://queue.example".to_owned()), None] {
+        server.reload(|config| config.server.public_url = url).await.expect("taken");
+        without_an_issuer(&server, &target).await;
+    }
+}
+
+/// There is no issuer that handlers could believe, so nothing is sent.
+async fn without_an_issuer(server: &TestServer, target: &Target) {
+    let sent = target.requests().len();
     let id = server.create(&target.url("/"), &with_auth(&target.url("/"), "own")).await;
     let waits = |task: &Value| task["last_error"]["class"] == "auth_unavailable";
     let shown = server.until_it(&id, waits).await;
     assert!(shown["last_error"]["error"].as_str().expect("text").contains("server.public_url"), "{shown}");
+    assert_eq!(target.requests().len(), sent);
 }
 
 #[tokio::test]

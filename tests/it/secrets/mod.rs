@@ -125,14 +125,21 @@ async fn no_secret_is_in_anything_that_is_said_or_kept_and_the_search_finds_what
 
     let process = Process::start(dir.path(), &environment);
     let client = &process.client;
-    let admin = std::fs::read_to_string(dir.path().join("data/admin.key")).unwrap();
-    secrets.known("the admin key", admin.trim().rsplit('_').next().expect("its secret"));
+    places.made(&mut secrets);
     places.give(client, &mut secrets, &mut hay).await;
     places.call(client, &mut secrets, &mut hay).await;
     places.callers(client, &signer, &mut secrets, &mut hay).await;
     for path in ["/tasks", "/queues", "/dlq", "/keys", "/credentials", "/openapi.json", "/metrics", "/readyz"] {
         ask(client, (Method::GET, path), None, &mut hay).await;
     }
+    let letters = ask(client, (Method::GET, "/dlq"), None, &mut hay).await;
+    for letter in letters["dead_letters"].as_array().expect("dead letters") {
+        let id = letter["task_id"].as_str().expect("an id");
+        ask(client, (Method::GET, &format!("/dlq/{id}")), None, &mut hay).await;
+    }
+    let tokens = target.requests().into_iter().filter_map(|sent| sent.header("authorization").map(str::to_owned));
+    let own = tokens.into_iter().find(|value| value.starts_with("Bearer ey")).expect("an ID token of ours");
+    secrets.known("an ID token of ours", own.trim_start_matches("Bearer "));
     // A reload that fails, in the file that it reads: the message names the place.
     let config = dir.path().join("config.yaml");
     let whole = std::fs::read_to_string(&config).unwrap();

@@ -64,6 +64,18 @@ credentials:
         ]
     }
 
+    /// The secrets that the server has made for itself.
+    pub(super) fn made(&self, secrets: &mut Secrets) {
+        let read = |file: &str| std::fs::read_to_string(self.dir.join(file)).unwrap();
+        let line = |pem: &str| pem.lines().nth(2).expect("a line").to_owned();
+        secrets.known("the server's key", &line(&read("certs/server.key")));
+        secrets.known("the CA's key", &line(&read("certs/ca.key")));
+        let signing: Value = serde_json::from_str(&read("data/oidc-keys.json")).unwrap();
+        let pem = signing["signing_keys"][0]["private_key"].as_str().expect("a key");
+        secrets.known("the key of ID tokens", &line(pem));
+        secrets.known("the admin key", read("data/admin.key").trim().rsplit('_').next().expect("its secret"));
+    }
+
     /// Gives credentials and keys by the API, good ones and bad.
     pub(super) async fn give(&self, client: &Client, secrets: &mut Secrets, hay: &mut Haystacks) {
         let put = (Method::PUT, "/credentials/given");

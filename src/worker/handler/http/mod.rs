@@ -41,21 +41,24 @@ impl HttpHandler {
             Ok(payload) => payload,
             Err(faults) => return unreadable(attempt, faults.first().map(|fault| fault.detail.as_str())),
         };
-        let client = match self.clients.client_for(&payload.url) {
-            Ok(client) => client,
-            Err(refusal) => return refused(attempt, &refusal),
-        };
+        if let Err(refusal) = self.clients.policy().check_url(&payload.url) {
+            return refused(attempt, &refusal);
+        }
         let place = payload.place();
         let carried = match self.carried(&payload, attempt).await {
             Ok(carried) => carried,
             Err(outcome) => return outcome,
         };
         let Carried { headers, token, identity } = carried;
-        let client = match identity.map(|identity| self.clients.client_as(&identity, &payload.url)) {
-            None => client,
-            Some(Ok(known)) => known,
-            Some(Err(IdentityError::Refused(refusal))) => return refused(attempt, &refusal),
-            Some(Err(error @ IdentityError::Clients(_))) => {
+        // Only now: the policy may have changed while a token was waited for.
+        let client = match &identity {
+            None => self.clients.client_for(&payload.url).map_err(IdentityError::from),
+            Some(identity) => self.clients.client_as(identity, &payload.url),
+        };
+        let client = match client {
+            Ok(client) => client,
+            Err(IdentityError::Refused(refusal)) => return refused(attempt, &refusal),
+            Err(error @ IdentityError::Clients(_)) => {
                 return Outcome::without_answer(OutcomeClass::AuthUnavailable, error.to_string(), attempt.took());
             }
         };
@@ -161,7 +164,9 @@ fn without(unusable: &Unusable, attempt: &AttemptContext) -> Outcome {
         Unusable::Unavailable(_) | Unusable::Refused(Refused::Unknown { .. } | Refused::Unreadable { .. }) => {
             OutcomeClass::AuthUnavailable
         }
-        Unusable::Refused(Refused::Host { .. } | Refused::PlainHttp { .. } | Refused::NoHandshake { .. })
+        Unusable::Refused(
+            Refused::Host { .. } | Refused::PlainHttp { .. } | Refused::NoHandshake { .. } | Refused::Clash { .. },
+        )
         | Unusable::Unsigned(..) => OutcomeClass::CredentialRefused,
     };
     let outcome = Outcome::without_answer(class, unusable.to_string(), attempt.took());
