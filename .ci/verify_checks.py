@@ -1,6 +1,8 @@
 """The checks of .ci/verify: a server, a target, and libraries that look at what arrives there. One function a check."""
 
 import base64
+import hashlib
+import hmac
 import http.server
 import json
 import pathlib
@@ -13,10 +15,14 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 
 import jwt
 import standardwebhooks
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from verify_handler import IdTokens
 
@@ -45,6 +51,76 @@ class Target:
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.origin = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+class Provider:
+    """An OpenID provider on loopback whose keys, tokens and judgements are PyJWT's."""
+
+    def __init__(self):
+        self.key, self.client_key = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
+        self.judged = []
+        provider = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                documents = {
+                    "/.well-known/openid-configuration": {"issuer": provider.url, "jwks_uri": provider.url + "/jwks"},
+                    "/jwks": {"keys": [provider.jwk()]},
+                }
+                self.answer(200, documents[self.path])
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"])).decode()
+                self.answer(*provider.token(dict(urllib.parse.parse_qsl(body))))
+
+            def answer(self, status, document):
+                body = json.dumps(document).encode()
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def jwk(self):
+        public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key()))
+        return {**public, "kid": "k1", "use": "sig", "alg": "RS256"}
+
+    def sign(self, claims, key=None):
+        now = int(time.time())
+        claims = {"iss": self.url, "sub": "robot", "iat": now, "exp": now + 300, **claims}
+        return jwt.encode(claims, key or self.key, algorithm="RS256", headers={"kid": "k1"})
+
+    def token(self, form):
+        """A client by its signed assertion (RFC 7523 section 2.2), or a service account by its (section 2.1)."""
+        kind = "assertion" if "assertion" in form else "client_assertion"
+        try:
+            claims = jwt.decode(
+                form[kind],
+                self.client_key.public_key(),
+                algorithms=["RS256"],
+                audience=self.url + "/token",
+                options={"require": ["iss", "aud", "iat", "exp"]},
+            )
+        except jwt.InvalidTokenError as error:
+            self.judged.append((kind, repr(error)))
+            return 400, {"error": "invalid_client"}
+        self.judged.append((kind, claims["iss"]))
+        if kind == "assertion":
+            return 200, {"id_token": self.sign({"aud": claims["target_audience"]})}
+        token = self.sign({"aud": form["audience"], "scope": form["scope"]})
+        return 200, {"access_token": token, "token_type": "Bearer", "expires_in": 300}
+
+    def verify(self, headers, audience):
+        scheme, token = headers["authorization"].split(" ")
+        assert scheme == "Bearer"
+        return jwt.decode(token, self.key.public_key(), algorithms=["RS256"], audience=audience, issuer=self.url)
 
 
 class Server:
@@ -90,6 +166,15 @@ class Server:
         )
         with urllib.request.urlopen(request, context=self.tls, timeout=10) as answer:
             return json.load(answer)
+
+    def asks(self, token):
+        """The status of what is asked with a token."""
+        request = urllib.request.Request(self.url + "/tasks", headers={"authorization": f"Bearer {token}"})
+        try:
+            with urllib.request.urlopen(request, context=self.tls, timeout=10) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
 
     def stop(self):
         self.process.terminate()
@@ -172,6 +257,63 @@ def check_id_token(server, target):
     print("PyJWT verifies the ID token of a call, and refuses the others")
 
 
+def check_callers(server, provider):
+    server.configure(f"""
+callers:
+  jwt:
+    company:
+      issuer: "{provider.url}"
+      audience: [sendoff]
+      grants: {{ ops: {{ claim: groups, value: ops, scopes: [read] }} }}
+""")
+    good = {"aud": "sendoff", "groups": ["ops"]}
+    assert server.asks(provider.sign(good)) == 200
+    assert server.asks(provider.sign({**good, "groups": ["dev"]})) == 403
+    assert server.asks(provider.sign({**good, "aud": "elsewhere"})) == 401
+    assert server.asks(provider.sign({**good, "exp": int(time.time()) - 60})) == 401
+    assert server.asks(provider.sign(good, provider.client_key)) == 401, "another key under the same name"
+    head, claims, _ = provider.sign(good).split(".")
+    header = json.loads(base64.urlsafe_b64decode(head + "=="))
+    head = base64.urlsafe_b64encode(json.dumps({**header, "alg": "HS256"}).encode()).rstrip(b"=").decode()
+    public = provider.key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    forged = hmac.new(public, f"{head}.{claims}".encode(), hashlib.sha256).digest()
+    forged = base64.urlsafe_b64encode(forged).rstrip(b"=").decode()
+    assert server.asks(f"{head}.{claims}.{forged}") == 401, "the public key as a shared secret"
+    print("tokens that PyJWT signs are let in, and the others are not")
+
+
+def check_assertions(server, target, provider):
+    pem = provider.client_key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    account = {"type": "service_account", "client_email": "me@p.example", "private_key": pem, "private_key_id": "k1"}
+    (server.home / "client.pem").write_text(pem)
+    (server.home / "account.json").write_text(json.dumps({**account, "token_uri": provider.url + "/token"}))
+    hosts = json.dumps([target.origin.removeprefix("http://")])
+    server.configure(f"""
+credentials:
+  client:
+    kind: oauth2_client_credentials
+    token_url: "{provider.url}/token"
+    client_id: me
+    client_auth: private_key_jwt
+    private_key: "file:client.pem"
+    key_id: k1
+    scopes: [charge, refund]
+    audience: "https://crm.example.com"
+    hosts: {hosts}
+  account: {{ kind: service_account, key: "file:account.json", hosts: {hosts} }}
+""")
+    headers, _ = sent(server, target, {"payload": {"auth": "client"}})
+    assert provider.verify(headers, "https://crm.example.com")["scope"] == "charge refund"
+    headers, _ = sent(server, target, {"payload": {"auth": "account"}})
+    assert provider.verify(headers, target.origin)["aud"] == target.origin
+    assert provider.judged == [("client_assertion", "me"), ("assertion", "me@p.example")], provider.judged
+    print("PyJWT verifies the assertions by which tokens are fetched, and the tokens reach the target")
+
+
 def check_webhook(server, target):
     secrets = ["whsec_" + base64.b64encode(bytes([n] * 32)).decode() for n in range(3)]
     for n, secret in enumerate(secrets):
@@ -203,10 +345,12 @@ credentials:
 
 def main(binary):
     with tempfile.TemporaryDirectory() as home:
-        server, target = Server(binary, home), Target()
+        server, target, provider = Server(binary, home), Target(), Provider()
         try:
-            for check in [check_id_token, check_webhook]:
-                check(server, target)
+            check_id_token(server, target)
+            check_webhook(server, target)
+            check_callers(server, provider)
+            check_assertions(server, target, provider)
         except BaseException:
             server.process.kill()
             raise
