@@ -1,6 +1,7 @@
 //! What answers and errors of those we call say: in words for people, and as a time to come again.
 
 use std::error::Error;
+use std::io;
 use std::time::UNIX_EPOCH;
 
 use crate::task::{Span, WallMs};
@@ -21,6 +22,22 @@ pub fn describe(error: reqwest::Error) -> String {
         next = error.source();
     }
     words
+}
+
+/// The first `T` among an error and its causes. Looks into [`io::Error`]s, which hide what they wrap from `source`.
+pub fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
+        }
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 /// `Retry-After` (RFC 9110, section 10.2.3) as a delay from `now`: seconds, or a date; anything else is ignored.

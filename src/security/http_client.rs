@@ -351,6 +351,32 @@ impl Lookups {
     }
 }
 
+/// Names that lead inward, for the tests of everything that calls out by a name.
+#[cfg(test)]
+pub(super) mod inward {
+    use super::*;
+
+    /// Where they lead: private, link-local, mapped, unique-local, and good beside bad.
+    pub(in crate::security) const ADDRESSES: [&str; 5] =
+        ["10.0.0.7", "169.254.169.254", "::ffff:10.0.0.7", "fd00::1", "203.0.113.1 10.0.0.7"];
+
+    #[derive(Debug)]
+    struct Inward(&'static str);
+
+    impl Names for Inward {
+        fn addresses(&self, _: &str) -> io::Result<Vec<SocketAddr>> {
+            Ok(self.0.split(' ').map(|address| SocketAddr::new(address.parse().unwrap(), 0)).collect())
+        }
+    }
+
+    /// Clients for whom every name leads there.
+    pub(in crate::security) fn clients(addresses: &'static str) -> Arc<OutgoingClients> {
+        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+        let names = Arc::new(Inward(addresses));
+        Arc::new(OutgoingClients::with_names(&EgressConfig::default(), Vec::new(), names).unwrap())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

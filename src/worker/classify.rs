@@ -1,14 +1,14 @@
 //! What class of outcome an error of the HTTP client is. Pure; by type, never by text.
 
-use std::error::Error;
 use std::io;
 
 use crate::security::egress::Refusal;
+use crate::security::http_answer::cause;
 use crate::task::OutcomeClass;
 
 /// The class of an error that came instead of an answer's head, or within its body.
 pub(super) fn class_of(error: &reqwest::Error) -> OutcomeClass {
-    if find::<Refusal>(error).is_some() {
+    if cause::<Refusal>(error).is_some() {
         return OutcomeClass::EgressRefused;
     }
     if error.is_dns() {
@@ -23,10 +23,10 @@ pub(super) fn class_of(error: &reqwest::Error) -> OutcomeClass {
 
 /// The TLS layer wraps all of its errors in an [`io::Error`] of its own; those of TCP come as the system gave them.
 fn class_of_connect(error: &reqwest::Error) -> OutcomeClass {
-    if let Some(tls) = find::<rustls::Error>(error) {
+    if let Some(tls) = cause::<rustls::Error>(error) {
         return class_of_tls(tls);
     }
-    match find::<io::Error>(error).map(io::Error::get_ref) {
+    match cause::<io::Error>(error).map(io::Error::get_ref) {
         Some(Some(_wrapped)) => OutcomeClass::TlsConnect,
         Some(None) | None => OutcomeClass::Connect,
     }
@@ -42,22 +42,6 @@ fn class_of_tls(error: &rustls::Error) -> OutcomeClass {
     }
 }
 
-/// The first `T` among an error and its causes. Looks into [`io::Error`]s, which hide what they wrap from `source`.
-fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<T>() {
-            return Some(found);
-        }
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        next = match wrapped {
-            Some(wrapped) => Some(wrapped),
-            None => error.source(),
-        };
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,8 +53,8 @@ mod tests {
     #[test]
     fn what_io_errors_wrap_is_found() {
         let error = Outer(io::Error::other(io::Error::other(rustls::Error::DecryptError)));
-        assert_eq!(find::<rustls::Error>(&error), Some(&rustls::Error::DecryptError));
-        assert!(find::<Refusal>(&error).is_none());
+        assert_eq!(cause::<rustls::Error>(&error), Some(&rustls::Error::DecryptError));
+        assert!(cause::<Refusal>(&error).is_none());
     }
 
     #[test]

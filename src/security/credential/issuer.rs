@@ -14,7 +14,8 @@ use url::Url;
 use super::token::{FetchError, FetchFault};
 use crate::clock::{Chance, Clock};
 use crate::logging::Telemetry;
-use crate::security::http_answer::{describe, retry_after};
+use crate::security::egress::Refusal;
+use crate::security::http_answer::{cause, describe, retry_after};
 use crate::security::http_client::{self, OutgoingClients};
 use crate::task::limits::{TOKEN_ANSWER_BYTES_MAX, TOKEN_FETCH_MAX};
 
@@ -92,6 +93,9 @@ impl Outside {
 }
 
 fn broken(error: reqwest::Error) -> FetchError {
+    if let Some(refusal) = cause::<Refusal>(&error) {
+        return FetchError::new(FetchFault::Egress, format!("the token issuer may not be called: {refusal}"));
+    }
     FetchError::new(FetchFault::NoAnswer, format!("calling the token issuer: {}", describe(error)))
 }
 

@@ -37,6 +37,17 @@ fn outside() -> Outside {
     }
 }
 
+#[tokio::test]
+async fn an_issuer_whose_name_leads_inward_is_not_called() {
+    use crate::security::http_client::inward;
+    for address in inward::ADDRESSES {
+        let outside = Outside { clients: inward::clients(address), ..outside() };
+        let request = http::Request::post("https://issuer.example/token").body(Vec::new()).unwrap();
+        let error = outside.ask(request).await.expect_err("refused");
+        assert_eq!(error.fault, super::token::FetchFault::Egress, "{address}: {error}");
+    }
+}
+
 fn made(config: &Config) -> Result<Credentials, CredentialsError> {
     Credentials::new(config, outside())
 }

@@ -13,7 +13,8 @@ use url::Url;
 use super::World;
 use super::keys::{self, Key};
 use crate::config::{IssuerConfig, is_trustworthy};
-use crate::security::http_answer::{describe, retry_after};
+use crate::security::egress::Refusal;
+use crate::security::http_answer::{cause, describe, retry_after};
 use crate::security::http_client;
 use crate::task::Span;
 use crate::task::limits::{
@@ -109,7 +110,10 @@ async fn get(url: &Url, world: &World) -> Result<(HeaderMap, Vec<u8>), FetchFaul
     let mut request = reqwest::Request::new(Method::GET, url.clone());
     request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(http_client::USER_AGENT));
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-    let broken = |error| FetchFault::new("no_answer", format!("calling {url}: {}", describe(error)));
+    let broken = |error| match cause::<Refusal>(&error) {
+        Some(refusal) => FetchFault::new("egress", refusal.to_string()),
+        None => FetchFault::new("no_answer", format!("calling {url}: {}", describe(error))),
+    };
     let mut answer = client.execute(request).await.map_err(broken)?;
     if answer.status() != StatusCode::OK {
         let field = answer.headers().get(RETRY_AFTER).and_then(|field| field.to_str().ok());
@@ -148,6 +152,21 @@ fn fresh_for(head: &HeaderMap) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_issuer_whose_name_leads_inward_is_not_called() {
+        let url = Url::parse("https://login.example/").unwrap();
+        for address in http_client::inward::ADDRESSES {
+            let world = World {
+                clients: http_client::inward::clients(address),
+                clock: crate::clock::Clock::system(),
+                telemetry: crate::logging::Telemetry::new(),
+                run: Arc::new(drop),
+            };
+            let fault = get(&url, &world).await.expect_err("refused");
+            assert_eq!(fault.kind, "egress", "{address}: {}", fault.why);
+        }
+    }
 
     #[test]
     fn keys_are_fresh_as_long_as_their_issuer_says_within_bounds() {
