@@ -19,6 +19,8 @@ use super::here::Here;
 pub(crate) struct Terminal {
     master: File,
     child: Child,
+    /// As it came: a character may be cut in two where one read ends.
+    bytes: Vec<u8>,
     seen: String,
 }
 
@@ -40,7 +42,7 @@ impl Terminal {
         let mut command = here.command(words);
         command.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().expect("it starts");
-        Self { master: File::from(master), child, seen: String::new() }
+        Self { master: File::from(master), child, bytes: Vec::new(), seen: String::new() }
     }
 
     /// Reads on until this text has been seen.
@@ -54,7 +56,8 @@ impl Terminal {
         let mut buffer = [0; 4096];
         // The end of the last handle on the other side is an error here (EIO).
         let Ok(len) = self.master.read(&mut buffer) else { return false };
-        self.seen.push_str(&String::from_utf8_lossy(&buffer[..len]));
+        self.bytes.extend_from_slice(&buffer[..len]);
+        self.seen = String::from_utf8_lossy(&self.bytes).into_owned();
         len > 0
     }
 

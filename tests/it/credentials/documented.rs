@@ -34,7 +34,7 @@ async fn the_task_and_the_request_of_the_examples_are_taken() {
     let home = stored::sealing();
     let server = home.start().await;
     let shell = blocks("sh")[0];
-    let body = shell.split('\'').nth(1).expect("a body");
+    let body = shell.split('\'').nth(3).expect("a body");
     let given = server.client.put("/credentials/billing", &serde_json::from_str(body).expect("JSON")).await;
     assert_eq!(given.status, 201, "{:?}", given.body);
     let mut task: Value = serde_json::from_str(blocks("json")[0]).expect("JSON");
