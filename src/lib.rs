@@ -14,7 +14,7 @@
 //! 6 api        the URL space, JSON ↔ words, the only place that knows status codes
 //! 5 worker     runs attempts: a pool without a bound of its own, handlers, what an outcome is
 //! 4 queue      the engine (single owner of all queue state), its handle, the store beneath it
-//! 3 scheduler  pure: what may start now       security  certificates, keys, egress, every outgoing client
+//! 3 scheduler  pure: what may start now       security  who asks, what calls carry, egress, every outgoing client
 //! 2 config     one file, every fault at once  logging   one struct per fact: its line and its metrics
 //! 1 clock      time and chance, the only module that reads either
 //! 0 task       the words                      sabotage  deliberate sins for negative controls, never in a release
