@@ -321,6 +321,27 @@ async fn a_thousand_tasks_at_the_moment_of_expiry_ask_once() {
 }
 
 #[tokio::test]
+async fn what_is_forbidden_while_a_token_is_waited_for_is_not_done_when_it_comes() {
+    let narrower = |config: &mut Config| {
+        let credential = config.credentials.get_mut(&name("billing")).expect("it is there");
+        credential.hosts = vec![HostPattern::parse("elsewhere.example").expect("a pattern")];
+    };
+    let denied = |config: &mut Config| config.egress.deny_nets = vec!["127.0.0.1/32".parse().expect("a network")];
+    let changes = [(narrower as fn(&mut Config), "credential_refused"), (denied, "egress_refused")];
+    for (change, reason) in changes {
+        let mut stage = Stage::set().await;
+        let gate = Gate::new();
+        stage.issuer.on("/token", [Reply::default().wait(&gate).and(token("one", 100))]);
+        let id = stage.post(json!({})).await;
+        stage.issuer.requests_at_least(1).await;
+        stage.server.reload(change).await.expect("taken");
+        gate.open();
+        assert_eq!(stage.server.until(&id, "dead").await["dead_reason"], reason);
+        assert!(stage.target.requests().is_empty(), "{reason}");
+    }
+}
+
+#[tokio::test]
 async fn an_issuer_is_called_through_the_guarded_client() {
     let (issuer, elsewhere) = (Target::start().await, Target::start().await);
     issuer.on("/token", [Reply::with(302, &[("location", &elsewhere.url("/"))], b"")]);
