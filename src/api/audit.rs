@@ -209,6 +209,8 @@ mod tests {
             ("/keys/{id}", "/keys/7fK2pQx0", "/keys/7fK2pQx0"),
             ("/keys/{id}", "/keys/so_7fK2pQx0_secret", "/keys/…"),
             ("/keys/{id}", "/keys/%73o_7fK2pQx0_secret", "/keys/…"),
+            ("/credentials/{name}", "/credentials/billing", "/credentials/billing"),
+            ("/credentials/{name}", "/credentials/a%20secret", "/credentials/…"),
         ] {
             assert_eq!(named(route, path), object);
         }

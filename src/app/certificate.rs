@@ -7,11 +7,10 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::audit::Audit;
-use super::chain;
 use crate::clock::{Clock, Now};
 use crate::logging::audit::{Act, Outcome, Who};
 use crate::logging::event::{CertificateReady, CertificateRefused, Event};
-use crate::logging::{Fact, Telemetry};
+use crate::logging::{Fact, Telemetry, chain};
 use crate::security::server_tls::{Change, ServerTls, TlsFacts, TlsSetupError};
 use crate::task::limits::CERTIFICATE_LOOK_INTERVAL;
 

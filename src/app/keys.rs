@@ -7,11 +7,10 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use super::chain;
 use crate::api::{ChangeKeys, KeyChange, KeyChangeError};
 use crate::clock::Clock;
 use crate::logging::event::{KeyCreated, KeyDamaged, KeyRevoked, KeyUsesLost};
-use crate::logging::{Fact, Telemetry};
+use crate::logging::{Fact, Telemetry, chain};
 use crate::queue::store::{Change, CommitError, Store, StoreError};
 use crate::security::api_key::{AdminKey, KeyRecord};
 use crate::security::key_ring::KeyRing;

@@ -29,7 +29,7 @@ use crate::api::server::ServerHandle;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::logging::event::CommitUnknown;
-use crate::logging::{Fact, Telemetry};
+use crate::logging::{Fact, Telemetry, chain};
 use crate::queue::Queues;
 use crate::queue::engine::Fatal;
 use crate::queue::engine::shell::{Phase, Progress};
@@ -149,10 +149,4 @@ fn engine_ended(ended: Result<Result<(), Fatal>, JoinError>, telemetry: &Telemet
         CommitUnknown { error: chain(fatal) }.emit(telemetry);
     }
     result
-}
-
-/// An error and what lies behind it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }

@@ -10,12 +10,12 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::{App, certificate, chain};
+use super::{App, certificate};
 use crate::clock::Clock;
 use crate::config::{Change, Config, ConfigFault, ConfigFaults, Difference, Loaded, in_force, one_line};
 use crate::logging::audit::{Act, Outcome, Who};
 use crate::logging::event::{ConfigRefused, ConfigReloaded};
-use crate::logging::{Fact, LogFilter, LogLevel};
+use crate::logging::{Fact, LogFilter, LogLevel, chain};
 use crate::queue::command::EngineError;
 use crate::security::credential::{Credentials, CredentialsError, NextCredentials};
 use crate::security::http_client::{NextClients, OutgoingClients};

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 
 use super::{App, engine_ended};
 use crate::clock::Clock;
-use crate::logging::Fact;
 use crate::logging::audit::{Act, Who};
 use crate::logging::event::ShutdownStep;
+use crate::logging::{Fact, chain};
 use crate::queue::engine::Fatal;
 use crate::queue::engine::shell::{Phase, Progress};
 use crate::task::limits::CUT_GRACE;
@@ -56,7 +56,7 @@ impl App {
 
 /// The end of the server, for the audit log; `signal` is what ended it.
 pub(super) fn told(signal: &'static str, ended: &Result<(), Fatal>) -> Act {
-    let error = ended.as_ref().err().map(|fatal| super::chain(fatal));
+    let error = ended.as_ref().err().map(|fatal| chain(fatal));
     Act { after: Some(json!({"by": signal, "error": error})), ..Act::here(Who::Local, "server_stop") }
 }
 

@@ -8,6 +8,8 @@ use std::fmt;
 
 use url::{Host, Url};
 
+use crate::task::glob::admits;
+
 /// A pattern for the hosts of URLs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostPattern {
@@ -59,7 +61,12 @@ impl HostPattern {
                 let any_depth = self.host.starts_with("*.") && given.len() >= wanted.len();
                 let skipped = usize::from(any_depth);
                 (any_depth || wanted.len() == given.len())
-                    && wanted.iter().skip(skipped).rev().zip(given.iter().rev()).all(|(glob, label)| fits(glob, label))
+                    && wanted
+                        .iter()
+                        .skip(skipped)
+                        .rev()
+                        .zip(given.iter().rev())
+                        .all(|(glob, label)| admits(glob, label))
             }
             Host::Ipv4(_) | Host::Ipv6(_) => self.host == host.to_string(),
         }
@@ -110,19 +117,6 @@ fn host_name(text: &str) -> Result<String, String> {
         return Err("a pattern whose last label is written out, such as *.example.com; a lone * is any host".to_owned());
     }
     Ok(text.to_ascii_lowercase())
-}
-
-/// Whether a label is admitted by a glob; each piece at its first place leaves the most for those after it.
-fn fits(glob: &str, label: &str) -> bool {
-    let Some((first, rest)) = glob.split_once('*') else { return glob == label };
-    let Some(mut left) = label.strip_prefix(first) else { return false };
-    let mut pieces: Vec<&str> = rest.split('*').collect();
-    let last = pieces.pop().unwrap_or_default();
-    for piece in pieces {
-        let Some(at) = left.find(piece) else { return false };
-        left = left.get(at + piece.len()..).unwrap_or_default();
-    }
-    left.ends_with(last)
 }
 
 #[cfg(test)]

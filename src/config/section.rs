@@ -53,10 +53,7 @@ impl<'a> Section<'a> {
         read: impl Fn(&Scalar) -> Result<T, String>,
         faults: &mut ConfigFaults,
     ) -> Option<T> {
-        let Some(Node { origin, kind: Kind::Scalar(scalar) }) = self.entry(key).map(|entry| &entry.value) else {
-            return None;
-        };
-        read_hidden(scalar, &read).map_err(|detail| faults.push(origin, child(&self.path, key), detail)).ok()
+        self.value(key, |scalar| read_hidden(scalar, &read), faults)
     }
 
     /// The value under `key` as `read` reads it; `default` where none was given, or a faulty one.
@@ -67,11 +64,14 @@ impl<'a> Section<'a> {
         read: impl Fn(&Scalar) -> Result<T, String>,
         faults: &mut ConfigFaults,
     ) -> T {
+        self.value(key, |scalar| read_scalar(scalar, &read), faults).unwrap_or(default)
+    }
+
+    fn value<T>(&self, key: &str, read: impl Fn(&Scalar) -> Result<T, String>, faults: &mut ConfigFaults) -> Option<T> {
         let Some(Node { origin, kind: Kind::Scalar(scalar) }) = self.entry(key).map(|entry| &entry.value) else {
-            return default;
+            return None;
         };
-        let read = read_scalar(scalar, &read).map_err(|detail| faults.push(origin, child(&self.path, key), detail));
-        read.unwrap_or(default)
+        read(scalar).map_err(|detail| faults.push(origin, child(&self.path, key), detail)).ok()
     }
 
     /// The list under `key`, each item as `read` reads it; faulty ones are left out.

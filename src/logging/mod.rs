@@ -10,3 +10,9 @@ pub mod subscriber;
 pub use event::{Event, Fact};
 pub use metrics::{QueueFigures, Telemetry};
 pub use subscriber::{LineFormat, LogFilter, LogLevel, LoggingError};
+
+/// An error and what lies behind it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}

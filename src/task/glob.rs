@@ -40,7 +40,7 @@ impl fmt::Display for Glob {
 }
 
 /// Whether a pattern admits the whole of a text.
-pub(super) fn admits(glob: &str, text: &str) -> bool {
+pub fn admits(glob: &str, text: &str) -> bool {
     let Some((first, rest)) = glob.split_once('*') else { return glob == text };
     let Some(mut left) = text.strip_prefix(first) else { return false };
     let mut pieces: Vec<&str> = rest.split('*').collect();

@@ -2,6 +2,7 @@
 
 use super::{Code, Problem};
 use crate::api::state::{CredentialChangeError, KeyChangeError};
+use crate::logging::chain;
 use crate::queue::command::{EngineError, TaskActionError};
 use crate::queue::handle::{BulkError, WaitError};
 use crate::queue::store::{CommitError, Damage, StoreError};
@@ -46,7 +47,7 @@ impl From<StoreError> for Problem {
                 Self::new(Code::StorageUnavailable, "the store could not be read: see the server's log")
             }
         };
-        Self { cause: Some(with_sources(&error)), ..problem }
+        Self { cause: Some(chain(&error)), ..problem }
     }
 }
 
@@ -60,7 +61,7 @@ impl From<KeyChangeError> for Problem {
                 Self::new(Code::StorageFull, "nothing was done: the disk is full")
             }
             KeyChangeError::Commit(error @ (CommitError::Unknown(_) | CommitError::Fenced { .. })) => Self {
-                cause: Some(with_sources(&error)),
+                cause: Some(chain(&error)),
                 ..Self::new(
                     Code::UnknownOutcome,
                     "the store failed: look, when the server is back, which keys there are",
@@ -86,7 +87,7 @@ impl From<CredentialChangeError> for Problem {
                 Self::new(Code::StorageFull, "nothing was done: the disk is full")
             }
             CredentialChangeError::Commit(error @ (CommitError::Unknown(_) | CommitError::Fenced { .. })) => Self {
-                cause: Some(with_sources(&error)),
+                cause: Some(chain(&error)),
                 ..Self::new(
                     Code::UnknownOutcome,
                     "the store failed: look, when the server is back, which credentials there are",
@@ -112,15 +113,4 @@ impl From<WaitError> for Problem {
             WaitError::Store(error) => error.into(),
         }
     }
-}
-
-/// An error with everything that lies behind it, on one line.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -13,8 +13,8 @@ use super::issuer::Outside;
 use super::signing_keys::{SigningKeys, SigningKeysError};
 use super::{Call, Unavailable};
 use crate::config::{Config, issuer_fault};
-use crate::logging::Fact;
 use crate::logging::event::{Event, SigningKeyKept};
+use crate::logging::{Fact, chain};
 use crate::task::limits::{ID_TOKEN_LIFE, TOKEN_FAILURE_KEPT_MIN};
 use crate::task::{CredentialName, WallMs};
 
@@ -81,7 +81,7 @@ impl OidcIssuer {
     pub(super) fn turn_keys(&self, outside: &Outside) {
         match self.keys.turn(outside.clock.now().wall) {
             Ok(events) => told(&events, outside),
-            Err(error) => SigningKeyKept { error: with_sources(&error) }.emit(&outside.telemetry),
+            Err(error) => SigningKeyKept { error: chain(&error) }.emit(&outside.telemetry),
         }
     }
 
@@ -133,10 +133,4 @@ fn told(events: &[Event], outside: &Outside) {
     for event in events {
         event.emit(&outside.telemetry);
     }
-}
-
-/// An error with what lies behind it, in one line.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
